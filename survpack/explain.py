@@ -1,0 +1,182 @@
+"""What a model looks at: permutation importance, Grad-CAM, SHAP."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from survpack.cohort import TUMOUR
+from survpack.metrics import concordance
+from survpack.models import Classical, Hybrid, Patients, chart_and_lesion
+from survpack.preprocess import CropSet
+
+
+def permutation_importance(
+    risk_of, parts: dict[str, np.ndarray], patients: Patients, *, repeats: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """How much Harrell's C falls when one input is shuffled among patients.
+
+    Each repeat draws the patients anew with replacement and shuffles within the draw, so that
+    the interval holds both the luck of the shuffle and the luck of the patients.
+
+    Parameters
+    ----------
+    risk_of : callable
+        `risk_of(parts)` to risk, shape (n,).
+    parts : dict of str to ndarray
+        Input by name, rows are patients.
+    patients : Patients
+        None of whom the model was trained on.
+
+    Returns
+    -------
+    DataFrame
+        `feature`, `importance` (mean fall), `low`, `high`; most important first.
+    """
+    rng = np.random.default_rng(seed)
+    time, event = patients.outcome["time_days"].to_numpy(), patients.outcome["event"].to_numpy(dtype=bool)
+    falls = {name: [] for name in parts}
+    for _ in range(repeats):
+        drawn = rng.choice(len(time), len(time))
+        sample = {name: values[drawn] for name, values in parts.items()}
+        whole = concordance(time[drawn], event[drawn], risk_of(sample))
+        for name in parts:
+            shuffled = sample | {name: sample[name][rng.permutation(len(drawn))]}
+            falls[name].append(whole - concordance(time[drawn], event[drawn], risk_of(shuffled)))
+    tail = (1 - confidence) / 2
+    rows = [
+        (name, np.nanmean(fall), np.nanquantile(fall, tail), np.nanquantile(fall, 1 - tail))
+        for name, fall in falls.items()
+    ]
+    table = pd.DataFrame(rows, columns=["feature", "importance", "low", "high"])
+    return table.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def hybrid_importance(model: Hybrid, patients: Patients, **choices) -> pd.DataFrame:
+    """`permutation_importance` of the image and of every column of chart and lesion biomarkers."""
+    frame = chart_and_lesion(patients)
+    parts = {name: frame[name].to_numpy() for name in frame}
+    sign = -1 if model.objective == "mse" else 1
+
+    def risk_of(given: dict[str, np.ndarray]) -> np.ndarray:
+        columns = pd.DataFrame({name: given[name] for name in frame}).astype(frame.dtypes.to_dict())
+        return sign * model.fuse(given["image"], columns)
+
+    return permutation_importance(risk_of, {"image": model.embed(patients)} | parts, patients, **choices)
+
+
+def gradcam(model: Hybrid, patients: Patients) -> np.ndarray:
+    """Grad-CAM of each patient's risk or days, shape (n, x, y, z), from 0 to 1 (Selvaraju 2017).
+
+    A map without any positive value is all NaN: there is nothing to show, and nothing is shown.
+    """
+    import torch
+    from monai.visualize import GradCAM
+
+    from survpack.networks import CAM_LAYER
+
+    net = model.net.eval()
+    stacked = np.concatenate([patients.images, patients.masks], axis=1).astype(np.float32)
+    where = next(net.parameters()).device
+    table = torch.as_tensor(model.table(patients), dtype=torch.float32, device=where)
+    towards = -1.0 if model.objective == "mse" else 1.0  # what raises the risk, or shortens the days
+    maps = []
+    for image, row in zip(stacked, table, strict=True):
+        seen = _seen_with(net, row[None], towards)
+        camera = GradCAM(seen, target_layers=f"net.{CAM_LAYER[model.encoder]}", postprocessing=lambda raw: raw)
+        raw = camera(torch.as_tensor(image[None], device=where), class_idx=0)[0, 0]
+        raw = np.clip(raw.detach().cpu().numpy() if hasattr(raw, "detach") else raw, 0, None)
+        maps.append(raw / raw.max() if raw.max() > 0 else np.full_like(raw, np.nan))
+    return np.stack(maps)
+
+
+def spread_over_risk(model: Hybrid, patients: Patients, count: int) -> list[int]:
+    """Positions of `count` patients from the lowest to the highest risk, chosen without looking at any map."""
+    order = np.argsort(model.predict(patients, np.array([1.0])).risk)
+    return [int(order[at]) for at in np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
+
+
+def overlays(patients: Patients, maps: np.ndarray, chosen: list[int], crops: CropSet) -> list[dict]:
+    """One axial slice a chosen patient for `figures.gradcam`: that of the tumour with most attribution.
+
+    Arrays are (row, column) with the patient's right on the left, as radiologists look at them. The
+    image is T1c, else CT, else the first modality there is; the mask itself where there is none.
+    """
+    preferred = [crops.modalities.index(name) for name in ("t1c", "ct") if name in crops.modalities]
+    modality = (preferred + [0])[0] if crops.modalities else None
+    panels = []
+    for at in chosen:
+        patient = patients.outcome.index[at]
+        tumour = _tumour(patients.masks[at], crops.labels)
+        inside = np.where(tumour, np.nan_to_num(maps[at]) + 1e-6, 0).sum(axis=(0, 1))
+        level = int(inside.argmax())
+        background = tumour.astype(float) if modality is None else patients.images[at, modality].astype(float)
+        panels.append(
+            {
+                "image": background[:, :, level].T,
+                "attribution": maps[at][:, :, level].T,
+                "mask": tumour[:, :, level].T.astype(int),
+                "title": patient,
+                "spacing": (crops.spacing_mm, crops.spacing_mm),
+                "left_label": "R",
+                "right_label": "L",
+            }
+        )
+    return panels
+
+
+def attribution_inside(patients: Patients, maps: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    """Share of the attribution that lies in the tumour, beside the tumour's share of the cube.
+
+    Returns
+    -------
+    DataFrame
+        `patient_id`, `attribution_in_tumour`, `tumour_in_cube`; NaN where there is no map.
+    """
+    tumour = np.stack([_tumour(masks, labels) for masks in patients.masks])
+    inside = np.where(tumour, maps, 0).sum(axis=(1, 2, 3)) / maps.sum(axis=(1, 2, 3))
+    return pd.DataFrame(
+        {
+            "patient_id": patients.outcome.index,
+            "attribution_in_tumour": inside,
+            "tumour_in_cube": tumour.mean(axis=(1, 2, 3)),
+        }
+    )
+
+
+def shap_linear(model: Classical, train: Patients, patients: Patients) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """SHAP values of a linear Cox model's log risk (Lundberg and Lee 2017), against the training patients.
+
+    Returns
+    -------
+    values, features : DataFrame, shape (n, columns)
+        Contribution of, and (scaled) value of, each column.
+    """
+    import shap
+
+    names = model.prepare.get_feature_names_out()
+    background = model.prepare.transform(model.read(train))
+    table = model.prepare.transform(model.read(patients))
+    values = shap.LinearExplainer((model.estimator.coef_, 0.0), background).shap_values(table)
+    index = patients.outcome.index
+    return pd.DataFrame(values, index, names), pd.DataFrame(table, index, names)
+
+
+def _tumour(masks: np.ndarray, labels: list[str]) -> np.ndarray:
+    """Where the tumour is, shape (x, y, z)."""
+    return masks[[channel for channel, label in enumerate(labels) if label in TUMOUR]].max(axis=0) > 0
+
+
+def _seen_with(net, row, towards: float):
+    """The network as a function of the image alone, one chart held fixed: what MONAI's Grad-CAM asks for."""
+    from torch import nn
+
+    class OneChart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, image):
+            return towards * self.net(image, row)[:, None]
+
+    return OneChart().eval()

@@ -1,0 +1,387 @@
+"""`MODELS`: every predictor of the study by name, behind one `fit` and `predict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from survpack.biomarkers import RADIOMIC
+from survpack.cohort import Cohort
+from survpack.errors import InputError
+from survpack.params import Params
+from survpack.preprocess import CropSet
+from survpack.prognosis import median_days
+
+
+class Forecast(NamedTuple):
+    """What a model says of n patients."""
+
+    risk: np.ndarray  # (n,), higher is worse
+    days: np.ndarray  # (n,), predicted survival
+    survival: np.ndarray  # (n, times), event-free probability
+
+
+@dataclass(frozen=True)
+class Patients:
+    """All that a model may know of some patients; never a phantom's truth.
+
+    Attributes
+    ----------
+    outcome, clinical, biomarkers : DataFrame, indexed by patient_id, rows in one order
+    images, masks : ndarray, shape (n, channels, x, y, z)
+    dictionary : dict
+        Kinds and levels of the clinical columns.
+    """
+
+    outcome: pd.DataFrame
+    clinical: pd.DataFrame
+    biomarkers: pd.DataFrame
+    images: np.ndarray
+    masks: np.ndarray
+    dictionary: dict
+
+    @classmethod
+    def of(cls, cohort: Cohort, biomarkers: pd.DataFrame, crops: CropSet) -> Patients:
+        ids = cohort.participants["patient_id"]
+        if list(ids) != list(biomarkers.index) or list(ids) != crops.patient_ids:
+            raise InputError(
+                f"{cohort.name}: participants, biomarkers and crops list other patients; run `dvc repro` to remake them."
+            )
+        outcome = cohort.outcome.set_index("patient_id")
+        return cls(outcome, cohort.covariates, biomarkers, crops.images, crops.masks, cohort.dictionary)
+
+    def take(self, ids) -> Patients:
+        """The patients named, in that order."""
+        at = self.outcome.index.get_indexer(ids)
+        tables = {name: getattr(self, name).iloc[at] for name in ("outcome", "clinical", "biomarkers")}
+        return replace(self, **tables, images=self.images[at], masks=self.masks[at])
+
+    @property
+    def target(self) -> np.ndarray:
+        """scikit-survival's structured array of event and time."""
+        from sksurv.util import Surv
+
+        return Surv.from_arrays(self.outcome["event"].astype(bool), self.outcome["time_days"])
+
+    @property
+    def lesion(self) -> pd.DataFrame:
+        return self.biomarkers[[name for name in self.biomarkers if not name.startswith(RADIOMIC)]]
+
+
+class RiskCurve:
+    """Survival curves from one risk score: Cox on the score, Breslow's baseline.
+
+    The coefficient is not allowed below zero, so that the curves never contradict the risk.
+    """
+
+    def fit(self, risk: np.ndarray, target: np.ndarray) -> RiskCurve:
+        from sksurv.linear_model import CoxPHSurvivalAnalysis
+        from sksurv.linear_model.coxph import BreslowEstimator
+
+        self.mean, self.sd = float(np.mean(risk)), max(float(np.std(risk)), 1e-9)
+        scaled = self._scaled(risk)
+        self.slope = max(float(CoxPHSurvivalAnalysis(alpha=0.1).fit(scaled[:, None], target).coef_[0]), 0.0)
+        self.breslow = BreslowEstimator().fit(self.slope * scaled, target["event"], target["time"])
+        return self
+
+    def survival(self, risk: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Shape (n, times)."""
+        return _at(self.breslow.get_survival_function(self.slope * self._scaled(risk)), times)
+
+    def _scaled(self, risk):
+        return (np.asarray(risk, dtype=float) - self.mean) / self.sd
+
+
+class OneNumber:
+    """Age alone, or log tumour volume alone: the risk is the number itself, not learnt."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def fit(self, patients: Patients, label: str = "") -> OneNumber:
+        self.typical = float(np.nanmedian(self.read(patients)))
+        self.curve = RiskCurve().fit(self._risk(patients), patients.target)
+        return self
+
+    def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
+        risk = self._risk(patients)
+        survival = self.curve.survival(risk, times)
+        return Forecast(risk, median_days(survival, times), survival)
+
+    def _risk(self, patients: Patients) -> np.ndarray:
+        return np.nan_to_num(self.read(patients).to_numpy(dtype=float), nan=self.typical)
+
+
+class Classical:
+    """A scikit-survival estimator on columns that are imputed and scaled in the training fold."""
+
+    def __init__(self, read, estimator):
+        self.read, self.estimator = read, estimator
+
+    def fit(self, patients: Patients, label: str = "") -> Classical:
+        frame = self.read(patients)
+        self.prepare = prepare_table(frame, patients.dictionary)
+        self.estimator.fit(self.prepare.fit_transform(frame), patients.target)
+        return self
+
+    def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
+        table = self.prepare.transform(self.read(patients))
+        survival = _at(self.estimator.predict_survival_function(table), times)
+        return Forecast(self.estimator.predict(table), median_days(survival, times), survival)
+
+
+class ElasticNet(Classical):
+    """Cox elastic net; its penalty is chosen by cross-validation inside the training fold."""
+
+    def __init__(self, read, l1_ratio: float, inner_folds: int, seed: int):
+        self.read, self.l1_ratio, self.inner_folds, self.seed = read, l1_ratio, inner_folds, seed
+
+    def fit(self, patients: Patients, label: str = "") -> ElasticNet:
+        from sklearn.model_selection import StratifiedKFold
+
+        frame, target = self.read(patients), patients.target
+        self.prepare = prepare_table(frame, patients.dictionary)
+        table = self.prepare.fit_transform(frame)
+        alphas = self._path(table, target).alphas_[1:]  # the first keeps no feature at all
+        folds = StratifiedKFold(self.inner_folds, shuffle=True, random_state=self.seed)
+        inner = [self._inner_scores(alphas, frame, patients, *fold) for fold in folds.split(table, target["event"])]
+        best = alphas[int(np.argmax(np.mean(inner, axis=0)))]
+        self.estimator = self._path(table, target, alphas=[best], fit_baseline_model=True)
+        return self
+
+    def _path(self, table: np.ndarray, target: np.ndarray, **choices):
+        from sksurv.linear_model import CoxnetSurvivalAnalysis
+
+        # below a fifth of the largest penalty, a few events and many features have no finite solution
+        choices = {"alpha_min_ratio": 0.2, "n_alphas": 20, "max_iter": 20000} | choices
+        return CoxnetSurvivalAnalysis(l1_ratio=self.l1_ratio, **choices).fit(table, target)
+
+    def _inner_scores(self, alphas, frame: pd.DataFrame, patients: Patients, train, test) -> list[float]:
+        """Harrell's C of each penalty on an inner fold; a penalty without a solution scores as chance."""
+        from sksurv.metrics import concordance_index_censored
+
+        prepare = prepare_table(frame, patients.dictionary)
+        table, held = prepare.fit_transform(frame.iloc[train]), patients.target[test]
+        seen = prepare.transform(frame.iloc[test])
+        scores = []
+        for alpha in alphas:
+            try:
+                risk = self._path(table, patients.target[train], alphas=[alpha]).predict(seen)
+                scores.append(concordance_index_censored(held["event"], held["time"], risk)[0])
+            except ArithmeticError:
+                scores.append(0.5)
+        return scores
+
+
+class Hybrid:
+    """An image network fused with the chart and the lesion biomarkers.
+
+    `mse` predicts days and is trained on observed deaths only, as in the brain-metastasis paper;
+    `cox` predicts risk and is trained on everyone.
+    """
+
+    def __init__(self, encoder: str, objective: str, params: Params):
+        self.encoder, self.objective, self.params = encoder, objective, params.training
+        self.history: list[float] = []
+
+    def fit(self, patients: Patients, label: str = "", weights: Path | None = None) -> Hybrid:
+        """Train; or, given `weights`, load them and relearn only what is around the network."""
+        from survpack import training
+
+        self._learn_scales(patients)
+        training.seed_everything(self.params.seed)
+        self.net = self._build(patients)
+        time, event = patients.outcome["time_days"].to_numpy(), patients.outcome["event"].to_numpy(dtype=bool)
+        if weights is None:
+            used = event if self.objective == "mse" else np.ones_like(event)
+            target = (time - self.days_mean) / self.days_sd if self.objective == "mse" else time
+            seen = (patients.images[used], patients.masks[used], self.table(patients)[used], target[used], event[used])
+            self.history = training.train(self.net, *seen, self.objective, self.params, self.params.seed, label)
+        else:
+            training.load_weights(self.net, weights)
+        self.curve = RiskCurve().fit(self._risk(patients), patients.target)
+        return self
+
+    def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
+        risk = self._risk(patients)
+        survival = self.curve.survival(risk, times)
+        if self.objective == "mse":
+            return Forecast(risk, np.clip(-risk * self.days_sd + self.days_mean, 1, None), survival)
+        return Forecast(risk, median_days(survival, times), survival)
+
+    def table(self, patients: Patients) -> np.ndarray:
+        """Chart and lesion biomarkers as the network sees them."""
+        return self.prepare.transform(chart_and_lesion(patients))
+
+    def embed(self, patients: Patients) -> np.ndarray:
+        """What the network keeps of each image, shape (n, width)."""
+        from survpack.training import embed
+
+        return embed(self.net, patients.images, patients.masks)
+
+    def fuse(self, embedding: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
+        """The network's number from image embeddings and the columns of `chart_and_lesion`."""
+        from survpack.training import fuse
+
+        return fuse(self.net, embedding, self.prepare.transform(frame))
+
+    def save(self, path: Path) -> None:
+        from survpack.training import save_weights
+
+        save_weights(self.net, path)
+
+    def _learn_scales(self, patients: Patients) -> None:
+        frame = chart_and_lesion(patients)
+        self.prepare = prepare_table(frame, patients.dictionary).fit(frame)
+        dead = patients.outcome.loc[patients.outcome["event"].astype(bool), "time_days"]
+        self.days_mean, self.days_sd = float(dead.mean()), max(float(dead.std()), 1.0)
+
+    def _build(self, patients: Patients):
+        from survpack.networks import HybridNet
+
+        channels = patients.images.shape[1] + patients.masks.shape[1]
+        columns = self.table(patients).shape[1]
+        return HybridNet(self.encoder, channels, columns, self.params.dropout)
+
+    def _risk(self, patients: Patients) -> np.ndarray:
+        number = self.fuse(self.embed(patients), chart_and_lesion(patients))
+        return -number if self.objective == "mse" else number
+
+
+def age(patients: Patients) -> pd.Series:
+    if "age" not in patients.clinical:
+        raise InputError(
+            "model `age`: the participants table has no column `age`; add it, or drop the model in params.yaml."
+        )
+    return patients.clinical["age"]
+
+
+def log_tumour_volume(patients: Patients) -> pd.Series:
+    return np.log(patients.biomarkers["tumour_ml"])
+
+
+def clinical(patients: Patients) -> pd.DataFrame:
+    return patients.clinical
+
+
+def radiomic(patients: Patients) -> pd.DataFrame:
+    return patients.biomarkers
+
+
+def chart_and_lesion(patients: Patients) -> pd.DataFrame:
+    return patients.clinical.join(patients.lesion)
+
+
+def chart_and_radiomic(patients: Patients) -> pd.DataFrame:
+    return patients.clinical.join(patients.biomarkers)
+
+
+def prepare_table(frame: pd.DataFrame, dictionary: dict):
+    """Imputation and scaling of mixed columns, to be fitted in the training fold only.
+
+    Numbers: median, logarithm where the name says volume or ratio, standardised. Ordered levels: their rank.
+    Categories: one column a level, missing is none of them.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_selection import VarianceThreshold
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+
+    kinds = {name: dictionary.get(name, {"kind": "numeric"})["kind"] for name in frame}
+    skewed = [name for name in frame if name.endswith(("_ml", "_to_tumour"))]
+    numeric = [name for name in frame if kinds[name] == "numeric" and name not in skewed]
+    ordered = [name for name in frame if kinds[name] == "ordered"]
+    categorical = [name for name in frame if kinds[name] == "categorical"]
+    levels = {name: list(dictionary[name]["levels"]) for name in ordered + categorical}
+    fill = SimpleImputer(strategy="median", keep_empty_features=True)
+    log = FunctionTransformer(lambda x: np.log(np.clip(x, 1e-2, None)), feature_names_out="one-to-one")
+    rank = OrdinalEncoder(
+        categories=[levels[name] for name in ordered],
+        handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan,
+    )  # fmt: skip
+    one_hot = OneHotEncoder(
+        categories=[levels[name] for name in categorical],
+        handle_unknown="ignore",
+        sparse_output=False,
+        drop="if_binary",
+    )
+    return make_pipeline(
+        ColumnTransformer(
+            [
+                ("skewed", make_pipeline(fill, log, StandardScaler()), skewed),
+                ("numeric", make_pipeline(fill, StandardScaler()), numeric),
+                ("ordered", make_pipeline(rank, fill, StandardScaler()), ordered),
+                ("categorical", one_hot, categorical),
+            ],
+            verbose_feature_names_out=False,
+        ),
+        VarianceThreshold(),
+    )
+
+
+def _cox(params: Params):
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+    return Classical(clinical, CoxPHSurvivalAnalysis(alpha=params.classical.ridge))
+
+
+def _coxnet(params: Params):
+    choice = params.classical
+    return ElasticNet(radiomic, choice.l1_ratio, choice.inner_folds, choice.seed)
+
+
+def _forest(params: Params):
+    from sksurv.ensemble import RandomSurvivalForest
+
+    choice = params.classical
+    forest = RandomSurvivalForest(
+        choice.trees, min_samples_leaf=choice.min_leaf, max_features="sqrt", n_jobs=-1, random_state=choice.seed
+    )
+    return Classical(chart_and_radiomic, forest)
+
+
+MODELS = {
+    "age": lambda params: OneNumber(age),
+    "volume": lambda params: OneNumber(log_tumour_volume),
+    "clinical-cox": _cox,
+    "radiomics-coxnet": _coxnet,
+    "clinical-radiomics-rsf": _forest,
+    "hybrid-efficientnet-mse": lambda params: Hybrid("efficientnet", "mse", params),
+    "hybrid-resnet50-mse": lambda params: Hybrid("resnet50", "mse", params),
+    "hybrid-efficientnet-cox": lambda params: Hybrid("efficientnet", "cox", params),
+}
+
+
+def build(name: str, params: Params):
+    """A fresh model by name.
+
+    Raises
+    ------
+    InputError
+        For a name that is not in `MODELS`.
+    """
+    if name not in MODELS:
+        raise InputError(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
+    return MODELS[name](params)
+
+
+def describe(name: str, params: Params) -> str:
+    """A model in one line, for the reader of a notebook."""
+    built = build(name, params)
+    inputs = {
+        OneNumber: "one number, not fitted; Cox and Breslow turn it into curves",
+        Classical: "scikit-survival on imputed and scaled columns",
+        ElasticNet: "Cox elastic net on lesion biomarkers and radiomics, penalty chosen inside the fold",
+        Hybrid: "image network, concatenated with dense layers on the chart and the lesion biomarkers",
+    }
+    return f"{name}: {inputs[type(built)]}"
+
+
+def _at(functions, times: np.ndarray) -> np.ndarray:
+    """Step functions at `times`, held constant beyond their own domain."""
+    return np.stack([fn(np.clip(times, fn.domain[0], fn.domain[1])) for fn in functions])

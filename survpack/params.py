@@ -1,0 +1,149 @@
+"""The typed view of params.yaml, with the profile's changes applied."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from survpack.errors import InputError
+from survpack.paths import PARAMS, written_whole
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Splits(_Section):
+    folds: int = Field(ge=2)
+    test_fraction: float = Field(gt=0, lt=0.5)
+    seed: int
+
+
+class Biomarkers(_Section):
+    spacing_mm: dict[str, float]
+    bin_count: int = Field(ge=2)
+
+
+class Crops(_Section):
+    size: int = Field(ge=8)
+    spacing_mm: dict[str, float]
+    ct_window_hu: tuple[float, float]
+    suv_max: float = Field(gt=0)
+
+
+class Training(_Section):
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    dropout: float = Field(ge=0, lt=1)
+    seed: int
+
+
+class Classical(_Section):
+    ridge: float = Field(ge=0)
+    l1_ratio: float = Field(gt=0, le=1)
+    inner_folds: int = Field(ge=2)
+    trees: int = Field(ge=1)
+    min_leaf: int = Field(ge=1)
+    seed: int
+
+
+class Scores(_Section):
+    bootstrap: int = Field(ge=10)
+    confidence: float = Field(gt=0.5, lt=1)
+    seed: int
+    horizon_days: dict[str, float]
+    shown: list[str]
+    compare: list[tuple[str, str]]
+
+
+class Explain(_Section):
+    model: str
+    shap_model: str
+    repeats: int = Field(ge=1)
+    patients: int = Field(ge=1)
+    seed: int
+
+
+class Params(_Section):
+    """Every choice of the study; see the comments in params.yaml for the meaning of each."""
+
+    cohorts: list[str] = Field(min_length=1)
+    profile: str
+    models: list[str] = Field(min_length=1)
+    cohort: dict[str, dict[str, Any]]
+    splits: Splits
+    biomarkers: Biomarkers
+    crops: Crops
+    training: Training
+    classical: Classical
+    scores: Scores
+    explain: Explain
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read params.yaml and apply its chosen profile.
+
+    Raises
+    ------
+    InputError
+        For an unknown profile, an unknown key, or a value out of its range.
+    """
+    raw = yaml.safe_load(Path(path).read_text())
+    profiles = raw.pop("profiles", {})
+    if raw.get("profile") not in profiles:
+        raise InputError(
+            f"{path}: profile '{raw.get('profile')}' is not one of {', '.join(profiles)}; "
+            "choose one of these in params.yaml or with PROFILE=…."
+        )
+    try:
+        return Params.model_validate(_merge(raw, profiles[raw["profile"]]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path}: `{where}` is {first.get('input')!r}, but {first['msg'].lower()}; correct it there."
+        ) from None
+
+
+def per_cohort(table: dict[str, float], cohort: str) -> float:
+    """The number for `cohort`, or that of `other`."""
+    return table.get(cohort, table["other"])
+
+
+def choose(path: Path = PARAMS, *, cohorts: list[str] | None, profile: str | None) -> None:
+    """Write the cohorts and the profile of this run into params.yaml, keeping all else as it is.
+
+    What stood there before is remembered in a comment on the line, and comes back on the next
+    run that does not ask for something else: `make report` always means the file's own choice.
+    """
+    text = Path(path).read_text()
+    chosen = _set_line(text, "cohorts", cohorts and f"[{', '.join(cohorts)}]")
+    chosen = _set_line(chosen, "profile", profile)
+    if chosen != text:
+        with written_whole(Path(path)) as part:
+            part.write_text(chosen)
+
+
+_MEMORY = "  # this run only; otherwise: "
+
+
+def _set_line(text: str, key: str, value: str | None) -> str:
+    line = re.search(rf"^{key}: .*$", text, re.MULTILINE).group()
+    own = f"{key}: {line.split(_MEMORY)[1]}" if _MEMORY in line else line
+    own_value = own.split("#")[0].removeprefix(f"{key}:").strip()
+    changed = own if value in (None, own_value) else f"{key}: {value}{_MEMORY}{own.removeprefix(key + ': ')}"
+    return text.replace(line, changed, 1)
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

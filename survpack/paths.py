@@ -1,0 +1,108 @@
+"""Where things lie. Every path of the study is made here, relative to the repository root."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+ROOT = Path(os.environ.get("SURVPACK_ROOT", Path(__file__).resolve().parent.parent))
+RAW = ROOT / "data" / "raw"
+DERIVED = ROOT / "data" / "derived"
+REPORTS = ROOT / "reports"
+METRICS = REPORTS / "metrics"
+NOTEBOOKS = ROOT / "notebooks"
+PARAMS = ROOT / "params.yaml"
+
+
+@dataclass(frozen=True)
+class CohortPaths:
+    """What the pipeline writes for one cohort."""
+
+    name: str
+
+    @property
+    def derived(self) -> Path:
+        return DERIVED / self.name
+
+    @property
+    def source(self) -> Path:
+        """Where the cohort came from; for a phantom, the cohort itself and its truth."""
+        return self.derived / "source"
+
+    @property
+    def bids(self) -> Path:
+        """The phantom's BIDS folder, read back like a user's own."""
+        return self.source / "bids"
+
+    @property
+    def truth(self) -> Path:
+        """The phantom's hazard; no model may read it."""
+        return self.source / "truth.parquet"
+
+    @property
+    def cohort(self) -> Path:
+        return self.derived / "cohort"
+
+    @property
+    def biomarkers(self) -> Path:
+        return self.derived / "biomarkers.parquet"
+
+    @property
+    def crops(self) -> Path:
+        return self.derived / "crops"
+
+    @property
+    def executed(self) -> Path:
+        return REPORTS / "notebooks" / self.name
+
+    def figures(self, stage: str) -> Path:
+        return REPORTS / "figures" / self.name / stage
+
+    def tables(self, stage: str) -> Path:
+        return REPORTS / "tables" / self.name / stage
+
+    @property
+    def metrics(self) -> Path:
+        return METRICS / f"{self.name}.json"
+
+    def facts(self, about: str) -> Path:
+        """`cohort-`, `univariate-` or `comparisons-<name>.json`."""
+        return METRICS / f"{about}-{self.name}.json"
+
+    def predictions(self, model: str) -> Path:
+        return self.derived / "predictions" / f"{model}.parquet"
+
+    def model(self, model: str) -> Path:
+        """Weights and learning curves of a finished model."""
+        return self.derived / "models" / model
+
+    def fits(self, model: str) -> Path:
+        """Finished fits of a model that is still being trained; gone when it is done."""
+        return self.derived / "fits" / model
+
+
+@contextmanager
+def written_whole(target: Path):
+    """Give a temporary path beside `target`; rename it into place only if the block succeeds."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    _remove(part)
+    try:
+        yield part
+    except BaseException:
+        _remove(part)
+        raise
+    if part.is_dir():  # a folder cannot be renamed onto a folder that has content
+        _remove(target)
+    part.replace(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

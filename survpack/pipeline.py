@@ -1,0 +1,121 @@
+"""Running a notebook as a stage: papermill, one sentence for a user's mistake, nothing that changes by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from survpack import params
+from survpack.errors import InputError
+from survpack.paths import NOTEBOOKS, ROOT, CohortPaths, written_whole
+
+TOLD = "SURVPACK_TOLD"  # names a file in which a stage leaves its sentence for whoever started the pipeline
+
+
+def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
+    """Execute notebooks/<name>.ipynb for a cohort (and a model), keep it under reports/notebooks/.
+
+    Timing and progress output are taken out of the kept notebook, so that a rerun without
+    changes changes nothing.
+
+    Raises
+    ------
+    InputError
+        As raised inside the notebook: the sentence, without the traceback.
+    """
+    import nbformat
+    import papermill
+
+    source = NOTEBOOKS / f"{name}.ipynb"
+    if not source.exists():
+        raise InputError(
+            f"{source}: no such notebook; choose from {', '.join(sorted(p.stem for p in NOTEBOOKS.glob('*.ipynb')))}."
+        )
+    given = {"cohort": cohort} | ({"model": model} if model else {})
+    target = CohortPaths(cohort).executed / f"{name}{'-' + model if model else ''}.ipynb"
+    with written_whole(target) as part:
+        try:
+            notebook = papermill.execute_notebook(
+                source, part, parameters=given, cwd=ROOT, progress_bar=False, stderr_file=_Lines(sys.stderr)
+            )
+        except papermill.PapermillExecutionError as error:
+            if error.ename == "InputError":
+                raise InputError(error.evalue) from None
+            raise
+        nbformat.write(without_timing(notebook), part)
+    return target
+
+
+def without_timing(notebook):
+    """Take out what differs from run to run: timing metadata, progress bars, temporary paths."""
+    for about in [notebook.metadata, *(cell.metadata for cell in notebook.cells)]:
+        about.pop("papermill", None)
+        about.pop("execution", None)
+    notebook.metadata.pop("widgets", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def report(cohorts: list[str] | None, profile: str | None) -> None:
+    """The whole study: choose, check that the cohorts are there, run what has changed, say where the page is.
+
+    Raises
+    ------
+    InputError
+        The sentence of the stage that could not go on.
+    """
+    from survpack import adapters
+
+    params.choose(cohorts=cohorts, profile=profile)
+    chosen = params.load()
+    for cohort in chosen.cohorts:
+        adapters.preflight(cohort)
+    print(
+        f"cohorts: {', '.join(chosen.cohorts)} · profile: {chosen.profile} · models: {len(chosen.models)}", flush=True
+    )
+    told = ROOT / "data" / "derived" / ".told"
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.unlink(missing_ok=True)
+    code = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"], cwd=ROOT, env={**os.environ, TOLD: str(told), "PATH": _path()}
+    ).returncode
+    if told.exists():
+        sentence = told.read_text()
+        told.unlink()
+        raise InputError(sentence)
+    if code:
+        raise SystemExit(code)
+    print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
+
+
+def tell(error: InputError) -> None:
+    """Print a user's mistake as one sentence, and leave it where `report` looks for it."""
+    if os.environ.get(TOLD):
+        Path(os.environ[TOLD]).write_text(str(error))
+    print(f"survpack: {error}", file=sys.stderr)
+
+
+def _path() -> str:
+    """PATH with this environment first, because dvc.yaml says `python`."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+class _Lines:
+    """A stream on which progress bars stay readable in a log: a line an update unless on a terminal."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if not self.stream.isatty():
+            text = "\n".join(line for line in text.replace("\r", "\n").split("\n") if line.strip())
+            text += "\n" if text else ""
+        self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()

@@ -1,0 +1,354 @@
+"""The report: from metrics, figures and tables to one page, by Quarto where it is, else by Pandoc."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import shutil
+import subprocess
+from base64 import b64decode
+from importlib import metadata
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+import yaml
+
+from survpack import __version__, params, paths
+from survpack.errors import InputError
+from survpack.paths import CohortPaths, written_whole
+
+VAR = re.compile(r"\{\{<\s*var\s+(\S+?)\s*>\}\}")
+INCLUDE = re.compile(r"^\{\{<\s*include\s+(\S+?)\s*>\}\}[ \t]*$", re.MULTILINE)
+BLOCK = re.compile(r"^<!-- (if|unless) (figure|table|var) (\S+) -->\n(.*?)^<!-- end -->\n?", re.MULTILINE | re.DOTALL)
+EMBEDDED = re.compile(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "flash-radiomics", "shap")
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+DIGITS = {"ibs": 3, "ici": 3, "mae_days": 0}  # of a score in prose; two for all others
+CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
+
+
+def render(cohorts: list[str]) -> Path:
+    """Write `_variables.yml`, `reports/sections/` and `reports/paper.html`.
+
+    Parameters
+    ----------
+    cohorts : list of str
+        In the order in which the paper reports them.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    InputError
+        For a cohort without results, or a source that cites a number, file or reference that is not there.
+    """
+    quarto = quarto_command()
+    found = variables(cohorts, engine_of(quarto))
+    with written_whole(paths.ROOT / "_variables.yml") as part:
+        part.write_text(yaml.safe_dump(found, allow_unicode=True, sort_keys=False, width=1000), encoding="utf-8")
+    write_sections(cohorts, found)
+    source = expand(paths.REPORTS / "paper.qmd", found)  # by Quarto too, whose page would only show a question mark
+    page = paths.REPORTS / "paper.html"
+    print(f"Rendering {page.name} by {found['study']['engine']}.")
+    with written_whole(page) as part:
+        whole = by_quarto(quarto) if quarto else by_pandoc(source)
+        part.write_text(EMBEDDED.sub(_lighter, whole), encoding="utf-8")
+    return page
+
+
+# --- the numbers of the prose ------------------------------------------------------------------------------------
+
+
+def variables(cohorts: list[str], engine: str) -> dict:
+    """Every number the prose cites, formatted: a dictionary `study` and one a cohort."""
+    results = {name: _read(name) for name in cohorts}
+    each = {name: _cohort(**found) for name, found in results.items()}
+    return {"study": _study(results, engine), **each}
+
+
+def amount(value: float | None, digits: int = 0) -> str:
+    """A number as the prose prints it: a true minus, no −0, thousands apart by a thin space."""
+    if value is None or not math.isfinite(value):
+        return "not reached"
+    text = f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f")
+    return text.replace("-", "−")
+
+
+def score(found: dict | None, metric: str) -> str | None:
+    """An interval as the prose prints it, "0.63 (0.57 to 0.69)"; None where there is no estimate."""
+    if not found or found.get("estimate") is None:
+        return None
+    digits = DIGITS.get(metric, 2)
+    if found.get("low") is None or found.get("high") is None:
+        return f"{amount(found['estimate'], digits)} (no interval)"
+    return "{} ({} to {})".format(*(amount(found[key], digits) for key in ("estimate", "low", "high")))
+
+
+def _read(cohort: str) -> dict:
+    """Facts, scores and comparisons of one cohort."""
+    if not NAME.fullmatch(cohort) or cohort == "study":
+        raise InputError(
+            f"cohort '{cohort}' cannot name a section of the report, expected letters, digits, - and _ "
+            "(and not 'study'); rename its folder in data/raw."
+        )
+    own = CohortPaths(cohort)
+    files = {"facts": own.facts("cohort"), "scores": own.metrics, "compared": own.facts("comparisons")}
+    for file in files.values():
+        if not file.exists():
+            raise InputError(
+                f"{file}: not found, expected the results of cohort '{cohort}'; run `make report`, which makes them."
+            )
+    return {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()} | {"own": own}
+
+
+def _study(results: dict[str, dict], engine: str) -> dict:
+    chosen = params.load(paths.PARAMS)
+    facts = [found["facts"] for found in results.values()]
+    models = {model for found in results.values() for split in found["scores"].values() for model in split}
+    readings = [line for found in results.values() for line in found["compared"]["readings"]]
+    titles = [one["title"] for one in facts]
+    return {
+        "cohorts_phrase": _count(len(titles), "cohort"),
+        "cohort_titles": _plain(_listed(titles)),
+        "models_phrase": _count(len(models), "model"),
+        "patients": amount(sum(one["n"] for one in facts)),
+        "events": amount(sum(one["events"] for one in facts)),
+        "profile": _plain(_listed(sorted({one["profile"] for one in facts}))),
+        "comparisons": amount(len(readings)),
+        "not_shown": amount(sum(line.endswith(("not shown", "not defined")) for line in readings)),
+        "folds": _word(chosen.splits.folds),
+        "test_percent": f"{amount(100 * chosen.splits.test_fraction)} %",
+        "bin_count": amount(chosen.biomarkers.bin_count),
+        "crop_size": amount(chosen.crops.size),
+        "epochs": amount(chosen.training.epochs),
+        "bootstrap": amount(chosen.scores.bootstrap),
+        "confidence": f"{amount(100 * chosen.scores.confidence)} %",
+        "implied_spread": amount(CLAIM["mae"] * math.sqrt(math.pi / 2) / math.sqrt(1 - CLAIM["r2"])),
+        "implied_c": amount(0.5 + math.asin(math.sqrt(CLAIM["r2"])) / math.pi, 2),
+        "engine": engine,
+        "version": __version__,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in SOFTWARE},
+    }
+
+
+def _cohort(facts: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
+    found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
+    found |= {
+        "n": amount(facts["n"]),
+        "events": amount(facts["events"]),
+        "events_percent": f"{amount(100 * facts['events'] / facts['n'])} %",
+        "sites_phrase": _count(len(facts["sites"]), "site"),
+        "followup": amount(facts["median_followup_days"]),
+        "horizon": amount(facts["horizon_days"]),
+        "development": {key: amount(value) for key, value in facts["splits"]["development"].items()},
+        "test_set": {key: amount(value) for key, value in facts["splits"]["test"].items()},
+        "median_survival": _if_known(facts["median_survival_days"], 0),
+        "null_ibs": _if_known(compared.get("null_ibs"), 3),
+        "smoke": "yes" if facts["profile"] == "smoke" else None,
+        "explained": "yes" if any(own.figures("explanation").glob("*.*g")) else None,
+        "readings": "yes" if compared["readings"] else None,
+        "all_patients": {name: _scores(one) for name, one in facts["all_patients"].items()},
+        "oracle": _scores(facts.get("oracle") or {}),
+        "best": _best(scores),
+    }
+    for split in ("cv", "test"):
+        found[split] = {model: _scores(one) for model, one in scores.get(split, {}).items()}
+    return _pruned(found)
+
+
+def _best(scores: dict) -> dict:
+    """The highest concordance out of fold, and the same model's on the test set."""
+    from survpack.figures import label
+
+    ranked = {model: one["harrell_c"] for model, one in scores.get("cv", {}).items() if one.get("harrell_c")}
+    ranked = {model: one for model, one in ranked.items() if one.get("estimate") is not None}
+    if not ranked:
+        return {}
+    best = max(ranked, key=lambda model: ranked[model]["estimate"])
+    return {
+        "label": _plain(label(best)),
+        "harrell_c": score(ranked[best], "harrell_c"),
+        "among": _word(len(ranked)),
+        "test": score(scores.get("test", {}).get(best, {}).get("harrell_c"), "harrell_c"),
+    }
+
+
+def _scores(found: dict) -> dict:
+    return {metric: score(one, metric) for metric, one in found.items()}
+
+
+def _pruned(tree: dict) -> dict:
+    """Without what is None or empty, so that a template can ask whether a number is there."""
+    kept = {key: _pruned(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {})}
+
+
+def _if_known(value: float | None, digits: int) -> str | None:
+    return None if value is None else amount(value, digits)
+
+
+def _word(count: int) -> str:
+    return WORDS[count] if count < len(WORDS) else amount(count)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{_word(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def _listed(items: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def _plain(text: str) -> str:
+    """Text as markdown that reads as itself."""
+    return re.sub(r"([\\`*{}\[\]<>$@^~|])", r"\\\1", str(text))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package).partition("+")[0]  # the build differs between machines, the code does not
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+# --- the sections ------------------------------------------------------------------------------------------------
+
+
+def write_sections(cohorts: list[str], found: dict) -> None:
+    """Fill the templates once a cohort, into `reports/sections/`."""
+    with written_whole(paths.REPORTS / "sections") as part:
+        part.mkdir()
+        for cohort in cohorts:
+            (part / f"{cohort}.qmd").write_text(section("_cohort.qmd", cohort, found), encoding="utf-8")
+        includes = (f"{{{{< include /reports/sections/{cohort}.qmd >}}}}\n" for cohort in cohorts)
+        (part / "all.qmd").write_text("\n".join(includes), encoding="utf-8")
+        summaries = (section("_summary.qmd", cohort, found) for cohort in cohorts)
+        (part / "summary.qmd").write_text("\n".join(summaries), encoding="utf-8")
+
+
+def section(template: str, cohort: str, found: dict) -> str:
+    """One template for one cohort, without the blocks whose figure, table or number is not there.
+
+    A block stands between `<!-- if figure PATH -->` (or `table PATH`, `var NAME`; `unless` for the
+    opposite) and `<!-- end -->`. `$cohort`, `$title`, `$outcome` and `$readings` are filled in.
+    """
+    path, own = paths.REPORTS / template, CohortPaths(cohort)
+
+    def keep(match: re.Match) -> str:
+        sense, kind, name, text = match.groups()
+        if kind == "var":
+            there = _look_up(found[cohort], name) is not None
+        else:
+            stage, file = name.split("/")
+            there = ({"figure": own.figures, "table": own.tables}[kind](stage) / file).exists()
+        return text if there == (sense == "if") else ""
+
+    text = BLOCK.sub(keep, path.read_text(encoding="utf-8"))
+    compared = json.loads(own.facts("comparisons").read_text(encoding="utf-8"))
+    values = {key: found[cohort][key] for key in ("title", "outcome")}
+    readings = "\n".join(f"- {_plain(line)}" for line in compared["readings"])
+    try:
+        return Template(text).substitute(values, cohort=cohort, readings=readings)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: placeholder {error} is unknown, expected $cohort, $title, $outcome or $readings; correct it."
+        ) from None
+
+
+def expand(path: Path, found: dict) -> str:
+    """A source with its `include` and `var` shortcodes filled in, as Quarto would.
+
+    Raises
+    ------
+    InputError
+        Naming the variable or the file that is not there, and the source that asks for it.
+    """
+
+    def value(match: re.Match) -> str:
+        text = _look_up(found, match[1])
+        if not isinstance(text, str):
+            raise InputError(
+                f"{path}: variable '{match[1]}' is not in _variables.yml, expected one of those there; "
+                "correct its name, or put it inside a block `<!-- if var … -->`."
+            )
+        return text
+
+    def included(match: re.Match) -> str:
+        target = paths.ROOT / match[1].lstrip("/") if match[1].startswith("/") else path.parent / match[1]
+        if not target.exists():
+            raise InputError(f"{path}: included file {target} not found, expected it there; run `make report`.")
+        return expand(target, found)
+
+    return INCLUDE.sub(included, VAR.sub(value, path.read_text(encoding="utf-8")))
+
+
+def _look_up(tree: dict, name: str):
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def quarto_command() -> str | None:
+    """Where Quarto is, if it is installed."""
+    return shutil.which("quarto")
+
+
+def engine_of(quarto: str | None) -> str:
+    """Name and version of what renders."""
+    if quarto:
+        return "Quarto " + subprocess.run([quarto, "--version"], capture_output=True, text=True).stdout.strip()
+    import pypandoc
+
+    return f"Pandoc {pypandoc.get_pandoc_version()} (Quarto is not installed here; the sources are the same)"
+
+
+def by_pandoc(source: str) -> str:
+    """One self-contained page; `reports/survpack.lua` stands in for Quarto's own filters."""
+    import pypandoc
+
+    options = [
+        "--standalone", "--embed-resources", "--wrap=none", "--mathml", "--toc", "--toc-depth=3", "--fail-if-warnings",
+        f"--lua-filter={paths.REPORTS / 'survpack.lua'}", "--citeproc", f"--css={paths.REPORTS / 'paper.css'}",
+        f"--resource-path={paths.REPORTS}", "--variable=toc-title:Contents",
+        '--variable=include-before:<div class="page">', "--variable=include-after:</div>",
+    ]  # fmt: skip
+    try:
+        return pypandoc.convert_text(source, "html5", "markdown", extra_args=options, cworkdir=str(paths.REPORTS))
+    except RuntimeError as error:
+        raise InputError(
+            f"{paths.REPORTS / 'paper.qmd'}: Pandoc stopped ({' '.join(str(error).split())}); correct the source it names."
+        ) from None
+
+
+def by_quarto(quarto: str) -> str:
+    """One self-contained page from the site's sources; the rest of the site is `quarto render`."""
+    command = [quarto, "render", "reports/paper.qmd", "--to", "html", "-M", "embed-resources:true"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    page = paths.REPORTS / "site" / "reports" / "paper.html"
+    if done.returncode or not page.exists():
+        raise InputError(
+            f"{paths.REPORTS / 'paper.qmd'}: Quarto stopped ({' '.join(done.stderr.split())[-500:]}); "
+            "correct the source it names."
+        )
+    return page.read_text(encoding="utf-8")
+
+
+def _lighter(match: re.Match) -> str:
+    """An embedded SVG as text instead of base64, which is a third longer; the drawing is the same."""
+    drawing = b64decode(match[1]).decode("utf-8")
+    drawing = re.sub(r"<\?xml.*?\?>|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"\s*\n\s*", " ", drawing).strip()
+    if "'" not in drawing:
+        drawing = drawing.replace('"', "'")
+    return "data:image/svg+xml," + quote(drawing, safe=" '()*+,-./:;=?@_~!$&[]|^{}")

@@ -1,0 +1,181 @@
+"""`Study`: one cohort's files and choices in one place, and the fits that go on where they stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from shutil import copyfile, rmtree
+
+import pandas as pd
+
+from survpack import params as params_module
+from survpack.cohort import Cohort
+from survpack.models import Forecast, Patients, build
+from survpack.params import Params
+from survpack.paths import ROOT, CohortPaths, written_whole
+from survpack.preprocess import CropSet
+from survpack.prognosis import Prognosis, time_grid
+
+TEST_FOLD = -1  # the fit on all development patients, read on the held-out test set
+CURVE = ["fold", "epoch", "loss"]
+CODE = ("models.py", "networks.py", "objectives.py", "training.py", "study.py", "prognosis.py")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A cohort with the study's choices about it; everything it holds was read from files."""
+
+    name: str
+    params: Params
+    paths: CohortPaths
+
+    @classmethod
+    def open(cls, cohort: str) -> Study:
+        return cls(cohort, params_module.load(), CohortPaths(cohort))
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        return Cohort.load(self.paths.cohort)
+
+    @cached_property
+    def splits(self) -> pd.DataFrame:
+        """`patient_id`, `split` ("dev" or "test"), `fold` (-1 for test)."""
+        return pd.read_parquet(self.paths.cohort / "splits.parquet")
+
+    @cached_property
+    def biomarkers(self) -> pd.DataFrame:
+        return pd.read_parquet(self.paths.biomarkers)
+
+    @cached_property
+    def patients(self) -> Patients:
+        return Patients.of(self.cohort, self.biomarkers, CropSet.load(self.paths.crops))
+
+    @property
+    def development(self) -> list[str]:
+        return self.splits.loc[self.splits["split"] == "dev", "patient_id"].tolist()
+
+    @property
+    def horizon_days(self) -> float:
+        return params_module.per_cohort(self.params.scores.horizon_days, self.name)
+
+    def outcome(self, ids) -> pd.DataFrame:
+        """Outcome of the patients named, indexed by `patient_id`."""
+        return self.cohort.outcome.set_index("patient_id").loc[list(ids)]
+
+    def prognoses(self) -> dict[str, Prognosis]:
+        """Every model's predictions, in the order of params.yaml."""
+        return {model: Prognosis.load(self.paths.predictions(model)) for model in self.params.models}
+
+    @cached_property
+    def times(self) -> pd.Series:
+        """The common grid of survival curves, from the events of development patients."""
+        outcome = self.outcome(self.development)
+        return time_grid(outcome["time_days"], outcome["event"])
+
+    def fold(self, fold: int) -> tuple[list[str], list[str]]:
+        """Training and evaluation patients; for `TEST_FOLD` the development and the test set."""
+        held = self.splits["fold"] == fold
+        train = self.splits["split"].eq("dev") & ~held
+        return self.splits.loc[train, "patient_id"].tolist(), self.splits.loc[held, "patient_id"].tolist()
+
+    @property
+    def facts(self) -> dict:
+        """What stage 01 found: `reports/metrics/cohort-<name>.json`."""
+        return json.loads(self.paths.facts("cohort").read_text())
+
+    def learning_curves(self, model: str) -> pd.DataFrame:
+        """`fold`, `epoch`, `loss` of a network's fits; empty for a classical model."""
+        return pd.read_csv(self.paths.model(model) / "curves.csv")
+
+    def save_table(self, path: Path, table: pd.DataFrame) -> None:
+        with written_whole(path) as part:
+            table.to_parquet(part)
+
+    def written(self, *places: Path) -> pd.DataFrame:
+        """The files in `places`, for the last cell of a notebook."""
+        files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
+        listed = [str(file.relative_to(ROOT)) for file in files if file.is_file()]
+        return pd.DataFrame({"file": listed[:12] + ([f"… and {len(listed) - 12} more"] if listed[12:] else [])})
+
+    def save_json(self, path: Path, content: dict) -> None:
+        with written_whole(path) as part:
+            part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def fit_all(study: Study, model: str) -> Prognosis:
+    """Fit `model` on every fold and on the development set; predict whoever was left out.
+
+    A finished fit is a folder named for all that it depends on (data, choices, code), so a run
+    that was killed goes on from there and a changed choice never meets a stale fit. When the
+    last one is done, predictions, weights and learning curves move to where the pipeline reads.
+    """
+    folds = [*sorted(set(study.splits["fold"]) - {TEST_FOLD}), TEST_FOLD]
+    folders = [study.paths.fits(model) / fit_name(study, model, fold) for fold in folds]
+    for fold, folder in zip(folds, folders, strict=True):
+        if folder.exists():
+            print(f"{folder.name} of {model} was finished before", file=sys.stderr)
+        else:
+            _fit_one(study, model, fold, folder)
+    parts = [Prognosis.load(folder / "prognosis.parquet") for folder in folders]
+    prognosis = Prognosis(pd.concat([part.table for part in parts], ignore_index=True), parts[0].times)
+    with written_whole(study.paths.model(model)) as part:
+        part.mkdir()
+        curves = [pd.read_csv(path) for path in (folder / "curve.csv" for folder in folders) if path.exists()]
+        (pd.concat(curves) if curves else pd.DataFrame(columns=CURVE)).to_csv(part / "curves.csv", index=False)
+        if (folders[-1] / "weights.safetensors").exists():
+            copyfile(folders[-1] / "weights.safetensors", part / "weights.safetensors")
+    prognosis.save(study.paths.predictions(model))
+    rmtree(study.paths.fits(model))
+    return prognosis
+
+
+def fitted(study: Study, model: str):
+    """The model of the development set again: a network from its weights, a classical one by fitting anew."""
+    train = study.patients.take(study.development)
+    weights = study.paths.model(model) / "weights.safetensors"
+    known = {"weights": weights} if weights.exists() else {}
+    return build(model, study.params).fit(train, **known)
+
+
+def fit_name(study: Study, model: str, fold: int) -> str:
+    """`fold-2-1f3a…`: the fold, and a digest of data, choices and code."""
+    digest = hashlib.sha256()
+    for folder in (study.paths.cohort, study.paths.crops):
+        for path in sorted(folder.iterdir()):
+            digest.update(path.read_bytes())
+    digest.update(study.paths.biomarkers.read_bytes())
+    for part in ("training", "classical"):
+        digest.update(getattr(study.params, part).model_dump_json().encode())
+    for module in CODE:
+        digest.update((Path(__file__).parent / module).read_bytes())
+    digest.update(model.encode())
+    return f"{'test' if fold == TEST_FOLD else f'fold-{fold}'}-{digest.hexdigest()[:12]}"
+
+
+def _fit_one(study: Study, model: str, fold: int, folder: Path) -> None:
+    train_ids, held_ids = study.fold(fold)
+    train, held = study.patients.take(train_ids), study.patients.take(held_ids)
+    fitted_model = build(model, study.params).fit(train, label=f"{study.name} {model} {folder.name.rsplit('-', 1)[0]}")
+    forecast = fitted_model.predict(held, study.times)
+    usual = float(pd.Series(fitted_model.predict(train, study.times).risk).median())
+    with written_whole(folder) as part:
+        part.mkdir(parents=True)
+        _as_prognosis(study, model, fold, held_ids, forecast, usual).save(part / "prognosis.parquet")
+        if hasattr(fitted_model, "history"):
+            curve = [(fold, epoch, loss) for epoch, loss in enumerate(fitted_model.history, start=1)]
+            pd.DataFrame(curve, columns=CURVE).to_csv(part / "curve.csv", index=False)
+        if hasattr(fitted_model, "save") and fold == TEST_FOLD:
+            fitted_model.save(part / "weights.safetensors")
+
+
+def _as_prognosis(study: Study, model: str, fold: int, ids: list[str], forecast: Forecast, usual: float) -> Prognosis:
+    keys = {"cohort": study.name, "model": model, "seed": study.params.training.seed, "repeat": 0, "fold": fold}
+    table = pd.DataFrame({**keys, "split": "test" if fold == TEST_FOLD else "cv", "patient_id": ids})
+    table["risk"], table["days"] = forecast.risk, forecast.days
+    table["high_risk"] = table["risk"] > usual  # the training fold's median, never the evaluated patients'
+    curves = pd.DataFrame(forecast.survival, columns=[f"s_{k}" for k in range(len(study.times))])
+    return Prognosis(pd.concat([table, curves], axis=1), study.times)

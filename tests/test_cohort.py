@@ -1,0 +1,161 @@
+"""Every rule of the data contract refuses its bad input and says where it is and how to mend it."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from survpack.cohort import Cohort, check_participants, select
+from survpack.errors import InputError
+
+LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
+DICTIONARY = {
+    "age": {"kind": "numeric", "unit": "years"},
+    "grade": {"kind": "ordered", "levels": ["low", "high"]},
+}
+
+
+def nifti(path, values, spacing=1.0):
+    nib.save(nib.Nifti1Image(np.asarray(values), np.diag([spacing] * 3 + [1.0])), path)
+    return str(path)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three sound patients; a test spoils one thing."""
+    ids = ["p1", "p2", "p3"]
+    participants = pd.DataFrame({
+        "patient_id": ids, "site": "a", "time_days": [10.0, 20.0, 30.0], "event": [True, False, True],
+        "age": [50.0, np.nan, 70.0], "grade": ["low", "high", None],
+    })  # fmt: skip
+    rows = []
+    for name in ids:
+        mask = np.zeros((4, 5, 6), dtype=np.uint8)
+        mask[1, 1, 1:4] = [1, 2, 3]
+        image = nifti(tmp_path / f"{name}_t1c.nii.gz", np.ones(mask.shape, dtype=np.int16))
+        rows.append([name, "baseline", 0.0, "t1c", image, nifti(tmp_path / f"{name}_mask.nii.gz", mask)])
+    images = pd.DataFrame(rows, columns=["patient_id", "session", "day", "modality", "path", "mask_path"])
+    return Cohort("trial", participants, images, DICTIONARY, LABELS)
+
+
+def refusal(cohort) -> str:
+    with pytest.raises(InputError) as refused:
+        cohort.validated()
+    return str(refused.value)
+
+
+def test_a_sound_cohort_has_no_findings_missing_covariates_and_all(cohort):
+    assert cohort.check() == []
+    assert cohort.validated() is cohort
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "found", "remedy"),
+    [
+        ("time_days", 0.0, "0 or negative", "selection rule `time_days > 0`"),
+        ("time_days", -4.0, "0 or negative", "selection rule `time_days > 0`"),
+        ("time_days", np.nan, "missing or not a number", "exclude the patient"),
+        ("time_days", "ALIVE (361 days later)", "missing or not a number", "days from baseline"),
+        ("event", 2, "neither 0 nor 1", "code it so"),
+        ("event", None, "neither 0 nor 1", "unknown status means the patient is excluded"),
+        ("patient_id", "p1", "more than once", "keep the baseline row"),
+        ("grade", "medium", "unknown level", "correct the value, or add the level"),
+        ("age", "sixty", "not a number", "leave missing values empty"),
+    ],
+)
+def test_a_bad_value_is_refused_with_patient_and_remedy(cohort, column, value, found, remedy):
+    participants = cohort.participants.astype({column: object})
+    participants.loc[1, column] = value
+    (finding,) = check_participants(participants, DICTIONARY, "trial participants")
+    patient = "p1" if column == "patient_id" else "p2"
+    assert finding.severity == "error"
+    for part in (found, remedy, f"patient {patient}", "trial participants"):
+        assert part in str(finding)
+
+
+@pytest.mark.parametrize("column", ["patient_id", "site", "time_days", "event", "age"])
+def test_a_missing_column_is_named_with_the_columns_found(cohort, column):
+    (finding,) = check_participants(cohort.participants.drop(columns=column), DICTIONARY, "trial participants")
+    assert f"no column {column}" in str(finding)
+    assert "columns found: " in str(finding) and "grade" in str(finding)
+
+
+def test_a_kind_that_does_not_exist_is_refused(cohort):
+    (finding,) = check_participants(cohort.participants, {"age": {"kind": "continuous"}}, "trial participants")
+    assert "`age`" in str(finding) and "numeric, ordered, categorical" in str(finding)
+
+
+def test_a_patient_without_images_is_refused(cohort):
+    cohort.images.drop(index=2, inplace=True)
+    message = refusal(cohort)
+    assert "p3" in message and "no image" in message and "remove the patient" in message
+
+
+def test_an_image_without_mask_is_refused(cohort):
+    cohort.images.loc[1, "mask_path"] = ""
+    message = refusal(cohort)
+    assert "patient p2" in message and "p2_t1c.nii.gz" in message and "add the mask" in message
+
+
+@pytest.mark.parametrize("column", ["path", "mask_path"])
+def test_a_file_that_is_not_there_is_refused(cohort, column):
+    cohort.images.loc[1, column] = "nowhere/p2.nii.gz"
+    message = refusal(cohort)
+    assert "nowhere/p2.nii.gz, patient p2" in message and "not found" in message
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((4, 5, 7), 1.0), ((4, 5, 6), 2.0)])
+def test_mask_on_another_grid_is_refused_and_names_the_patient(cohort, shape, spacing):
+    path = nifti(cohort.images.loc[1, "mask_path"], np.ones(shape, dtype=np.uint8), spacing)
+    message = refusal(cohort)
+    assert path in message and "patient p2" in message and "another grid" in message and "resample" in message
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_a_mask_without_tumour_is_refused_oedema_alone_is_not_tumour(cohort, label):
+    path = nifti(cohort.images.loc[1, "mask_path"], np.full((4, 5, 6), label, dtype=np.uint8))
+    message = refusal(cohort)
+    assert path in message and "patient p2" in message and "empty mask" in message and "exclude the patient" in message
+
+
+def test_an_unknown_label_is_refused(cohort):
+    path = nifti(cohort.images.loc[1, "mask_path"], np.full((4, 5, 6), [1, 2, 3, 4, 1, 1], dtype=np.uint8))
+    message = refusal(cohort)
+    assert path in message and "patient p2" in message and "unknown labels 4" in message and "dseg.tsv" in message
+
+
+def test_a_file_that_is_no_nifti_is_refused(cohort):
+    path = cohort.images.loc[1, "mask_path"]
+    with open(path, "wb") as broken:
+        broken.write(b"not an image")
+    message = refusal(cohort)
+    assert path in message and "patient p2" in message
+
+
+def test_the_first_error_says_how_many_more_there_are(cohort):
+    cohort.images["mask_path"] = ""
+    assert "2 more like it" in refusal(cohort)
+
+
+def test_selected_and_excluded_are_all_step_by_step(cohort):
+    kept, flow = select(cohort.participants, {"long enough": "time_days > 15", "events": "event"}, "trial")
+    assert list(kept["patient_id"]) == ["p3"]
+    assert [step["remaining"] for step in flow] == [3, 2, 1]
+    assert len(kept) + sum(step["excluded"] for step in flow) == len(cohort.participants)
+
+
+def test_a_selection_rule_that_cannot_be_read_names_itself_and_the_columns(cohort):
+    with pytest.raises(InputError, match=r"adults: years > 18.*params\.yaml.*time_days"):
+        select(cohort.participants, {"adults": "years > 18"}, "cohort trial")
+
+
+def test_a_cohort_is_read_back_as_it_was_saved(cohort, tmp_path):
+    cohort.save(tmp_path / "saved")
+    back = Cohort.load(tmp_path / "saved")
+    pd.testing.assert_frame_equal(back.participants, cohort.participants)
+    pd.testing.assert_frame_equal(back.images, cohort.images)
+    assert (back.dictionary, back.labels, back.flow) == (cohort.dictionary, cohort.labels, cohort.flow)
+
+
+def test_tumour_is_enhancing_and_necrosis_but_not_oedema(cohort):
+    assert cohort.tumour_labels == [1, 3]

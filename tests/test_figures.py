@@ -1,0 +1,405 @@
+"""What a figure shows is what it was given: read back from its artists, against lifelines and the input."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter, KaplanMeierFitter
+from lifelines.statistics import logrank_test
+from matplotlib.colors import to_rgba
+from numpy.testing import assert_allclose
+from scipy.stats import spearmanr
+
+from survpack import figures
+from survpack.errors import InputError
+
+MODELS = ["age", "volume", "clinical-cox", "radiomics-coxnet", "hybrid-efficientnet-mse", "somebody-elses"]
+MONTH = 365.25 / 12
+
+
+def outcome(n: int = 60, seed: int = 0, effect: float = 0.8) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    high = rng.permutation(n) < n // 2
+    time, censoring = rng.exponential(400 * np.exp(-effect * high)), rng.uniform(60, 1500, n)
+    table = pd.DataFrame({"time_days": np.minimum(time, censoring) + 1, "event": time <= censoring, "high_risk": high})
+    return table.assign(site=np.where(rng.random(n) < 0.4, "A", "B"))
+
+
+def few() -> pd.DataFrame:
+    """Ten test patients with three events, all of them in one group."""
+    table = outcome(10)
+    table["high_risk"] = np.arange(10) < 5
+    return table.assign(event=np.arange(10) < 3)
+
+
+def texts(figure) -> str:
+    figure.draw_without_rendering()
+    return "\n".join(found.get_text() for found in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def line(axes, name: str):
+    (found,) = [drawn for drawn in axes.lines if drawn.get_label() == name]
+    return found
+
+
+def test_drawn_survival_is_that_of_lifelines_at_every_day():
+    table = outcome()
+    axes = figures.kaplan_meier(table, "site").axes[0]
+    for site, rows in table.groupby("site"):
+        x, y = line(axes, site).get_data()
+        assert line(axes, site).get_drawstyle() == "steps-post"
+        days = np.arange(1, rows["time_days"].max())
+        drawn = y[np.searchsorted(x * MONTH, days + 1e-6, side="right") - 1]
+        assert_allclose(drawn, KaplanMeierFitter().fit(rows["time_days"], rows["event"]).predict(days), atol=1e-9)
+
+
+def test_band_is_the_interval_of_lifelines():
+    table = outcome()
+    fit = KaplanMeierFitter().fit(table["time_days"], table["event"])
+    (band,) = figures.kaplan_meier(table).axes[0].collections
+    corners = band.get_paths()[0].vertices
+    for bound in fit.confidence_interval_.to_numpy().T:
+        assert np.isin(bound.round(9), corners[:, 1].round(9)).all()
+
+
+def test_numbers_at_risk_count_those_still_followed():
+    table = outcome()
+    above, below = figures.kaplan_meier(table, "site").axes
+    months = above.get_xticks()
+    expected = [
+        int((table.loc[table["site"] == site, "time_days"] >= month * MONTH).sum()) for site in "AB" for month in months
+    ]
+    assert [int(text.get_text()) for text in below.texts] == expected
+    assert_allclose([text.get_position()[0] for text in below.texts], [*months, *months])
+
+
+@pytest.mark.parametrize(("longest", "unit"), [(40, "Days"), (700, "Months"), (4000, "Years")])
+def test_axis_of_time_suits_its_range(longest, unit):
+    table = pd.DataFrame({"time_days": np.linspace(5, longest, 12), "event": [True, False] * 6})
+    axes = figures.kaplan_meier(table).axes[0]
+    assert axes.get_xlabel() == f"{unit} from baseline"
+    assert 3 <= len(axes.get_xticks()) <= 8
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.8, 3.0])
+def test_risk_groups_print_the_log_rank_p_and_the_hazard_ratio_of_lifelines(effect):
+    table = outcome(effect=effect)
+    high, low = table[table["high_risk"]], table[~table["high_risk"]]
+    p = logrank_test(high["time_days"], low["time_days"], high["event"], low["event"]).p_value
+    cox = CoxPHFitter().fit(table[["time_days", "event", "high_risk"]].astype(float), "time_days", "event")
+    shown = texts(figures.risk_groups({"age": table}))
+    sign, printed = re.search(r"log-rank p ([=<]) ([\d.]+)", shown).groups()
+    assert (p < 0.001) if sign == "<" else abs(float(printed) - p) <= 0.5 * 10 ** -len(printed.split(".")[1])
+    assert f"HR {cox.hazard_ratios_.iloc[0]:.1f} (" in shown
+    assert f"high {high['event'].sum()} of {len(high)}, low {low['event'].sum()} of {len(low)}" in shown
+
+
+def test_risk_groups_admit_what_cannot_be_estimated():
+    nobody_high = texts(figures.risk_groups({"age": few().assign(high_risk=False)}))
+    assert "high 0 of 0, low 3 of 10" in nobody_high and "log-rank not estimable" in nobody_high
+    one_sided = texts(figures.risk_groups({"age": few()}))
+    assert "high 3 of 5, low 0 of 5" in one_sided and "HR" not in one_sided
+    assert "log-rank not estimable" in texts(figures.risk_groups({"age": few().assign(event=False)}))
+
+
+def test_hazard_ratio_is_left_out_where_the_groups_do_not_overlap_in_time():
+    days = np.arange(1.0, 21.0)
+    apart = pd.DataFrame({"time_days": days, "event": True, "high_risk": days <= 10})
+    assert "HR" not in texts(figures.risk_groups({"age": apart}))
+
+
+def scores() -> dict:
+    rng = np.random.default_rng(1)
+    drawn = {split: dict(zip(MODELS, rng.uniform(0.5, 0.8, len(MODELS)), strict=True)) for split in ("cv", "test")}
+    return {
+        split: {model: {"estimate": c, "low": c - 0.1, "high": c + 0.08} for model, c in models.items()}
+        for split, models in drawn.items()
+    }
+
+
+def test_forest_puts_markers_and_intervals_where_the_scores_are():
+    given = scores()
+    axes = figures.forest(given, 0.82, metric_label="Concordance").axes[0]
+    spans = [tuple(drawn.get_xdata()) for drawn in axes.lines if len(set(drawn.get_ydata())) == 1]
+    for split, models in given.items():
+        for model, interval in models.items():
+            marker = line(axes, f"{split} {model}")
+            assert_allclose(marker.get_xdata(), interval["estimate"])
+            assert (marker.get_markerfacecolor() == "white") == (split == "test")
+            assert to_rgba(marker.get_color()) == to_rgba(figures.COLOURS[figures.family(model)])
+            assert (interval["low"], interval["high"]) in spans
+    assert_allclose(line(axes, "reference").get_xdata(), 0.82)
+
+
+def test_forest_prints_the_numbers_of_each_row_beside_its_marker():
+    given = scores()
+    axes = figures.forest(given, metric_label="Concordance").axes[0]
+    printed = {round(text.get_position()[1], 6): text.get_text() for text in axes.texts}
+    for split, models in given.items():
+        for model, score in models.items():
+            y = round(line(axes, f"{split} {model}").get_ydata()[0], 6)
+            assert printed[y] == f"{score['estimate']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
+
+
+def test_forest_groups_by_family_from_baseline_to_hybrid():
+    given = {"cv": dict(reversed(scores()["cv"].items()))}
+    axes = figures.forest(given, metric_label="Concordance").axes[0]
+    place = {model: line(axes, f"cv {model}").get_ydata()[0] for model in MODELS}
+    assert max(place["age"], place["volume"]) < min(place["clinical-cox"], place["radiomics-coxnet"])
+    assert max(place["clinical-cox"], place["radiomics-coxnet"]) < place["hybrid-efficientnet-mse"]
+    assert place["hybrid-efficientnet-mse"] < place["somebody-elses"]
+
+
+def test_forest_without_intervals_or_estimates_says_so():
+    given = {
+        "cv": {"age": {"estimate": -0.31, "low": None, "high": np.nan}},
+        "test": {"age": {"estimate": np.nan, "low": None, "high": None}},
+    }
+    shown = texts(figures.forest(given, float("nan"), metric_label="R²", null=0))
+    assert "−0.31" in shown and "not estimable" in shown and "Oracle" not in shown
+
+
+def test_forest_table_holds_every_score():
+    table = figures.forest_table(scores()).set_index(["split", "model"])
+    assert table.loc[("test", "volume"), "estimate"] == scores()["test"]["volume"]["estimate"]
+    assert len(table) == 2 * len(MODELS)
+
+
+def test_flow_names_every_exclusion_and_adds_up():
+    steps = [
+        {"step": "in the source", "excluded": 0, "remaining": 160},
+        {"step": "follow-up recorded", "excluded": 11, "remaining": 149},
+        {"step": "first lesion", "excluded": 0, "remaining": 149},
+        {"step": "adult", "excluded": 1, "remaining": 148},
+    ]
+    shown = texts(figures.flow(steps, {"development": {"n": 118, "events": 84}, "test": {"n": 30, "events": 0}}))
+    for text in ("160 patients", "11 patients excluded", "1 patient excluded", "148 patients", "118 patients",
+                 "84 events (71%)", "30 patients", "0 events (0%)"):  # fmt: skip
+        assert text in shown
+    assert "first lesion" not in shown
+
+
+def test_calibration_draws_the_groups_and_their_intervals():
+    curve = pd.DataFrame({"predicted": [0.7, 0.2], "observed": [0.6, 0.3], "low": [0.4, 0.1], "high": [0.8, 0.5]})
+    figure = figures.calibration({"age": curve}, 730, {"age": [0.1, 0.5, 0.5]}, quantity="survival probability")
+    axes = figure.axes[0]
+    assert_allclose(axes.lines[1].get_xydata(), [[0.2, 0.3], [0.7, 0.6]])
+    segments = axes.collections[0].get_segments()
+    assert_allclose(segments, [[[0.2, 0.1], [0.2, 0.5]], [[0.7, 0.4], [0.7, 0.8]]])
+    assert "Predicted survival probability at 24 months" in texts(figure)
+    heights = [bar.get_height() for bar in axes.patches]
+    assert sum(height > 0 for height in heights) == 2 and max(heights) == pytest.approx(2 * min(filter(None, heights)))
+
+
+def test_roc_over_time_draws_each_model_in_its_own_panel():
+    table = pd.DataFrame({"model": ["age"] * 3 + ["volume"] * 3, "time_days": [700, 350, 500] * 2,
+                          "auc": [0.6, 0.7, 0.65, 0.5, 0.55, 0.45]})  # fmt: skip
+    for axes, model in zip(figures.roc_over_time(table).axes, ["age", "volume"], strict=True):
+        rows = table[table["model"] == model].sort_values("time_days")
+        x, y = line(axes, model).get_data()
+        assert_allclose(x * MONTH, rows["time_days"])
+        assert_allclose(y, rows["auc"])
+
+
+def test_importance_shows_the_fifteen_greatest_from_the_top():
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame({"feature": [f"f{k}" for k in range(20)], "importance": rng.normal(size=20)})
+    table = table.assign(low=table["importance"] - 1, high=np.nan)
+    axes = figures.importance(table).axes[0]
+    x, y = line(axes, "importance").get_data()
+    assert_allclose(x, np.sort(table["importance"])[::-1][:15])
+    assert (np.diff(y) > 0).all() and axes.yaxis_inverted()
+    best = table.loc[table["importance"].idxmax(), "feature"]
+    assert axes.get_yticklabels()[0].get_text() == best.capitalize()
+
+
+def test_shap_points_lie_at_their_values_coloured_by_the_rank_of_the_feature():
+    rng = np.random.default_rng(4)
+    values = pd.DataFrame(rng.normal(size=(40, 12)) * np.arange(12, 0, -1), columns=[f"f{k}" for k in range(12)])
+    features = np.exp(values / 12)
+    axes = figures.shap_summary(values, features).axes[0]
+    drawn = {dots.get_label(): dots for dots in axes.collections}
+    assert set(drawn) == set(values.abs().mean().nlargest(10).index)
+    for name, dots in drawn.items():
+        assert_allclose(dots.get_offsets()[:, 0], values[name])
+        assert spearmanr(dots.get_array(), features[name]).statistic == pytest.approx(1)
+        assert np.ptp(dots.get_offsets()[:, 1]) < 1  # a row keeps to itself
+
+
+def test_shap_takes_text_and_missing_features():
+    values = pd.DataFrame({"site": [0.1, -0.2, 0.3], "kps": [0.0, 0.0, 0.0]})
+    features = pd.DataFrame({"site": ["lung", None, "breast"], "kps": [80.0, np.nan, 80.0]})
+    colours = {
+        dots.get_label(): dots.get_array() for dots in figures.shap_summary(values, features).axes[0].collections
+    }
+    assert_allclose(np.ma.filled(colours["site"], np.nan), [1, np.nan, 0])
+    assert_allclose(np.ma.filled(colours["kps"], np.nan), [0.5, np.nan, 0.5])
+
+
+def panel(**changes) -> dict:
+    rng = np.random.default_rng(5)
+    mask = np.zeros((20, 16), int)
+    mask[4:9, 6:11] = 1
+    base = {"image": rng.random((20, 16)), "attribution": rng.random((20, 16)), "mask": mask, "title": "sub-001",
+            "spacing": (3.0, 1.5), "left_label": "R", "right_label": "L"}  # fmt: skip
+    return base | changes
+
+
+def test_gradcam_keeps_sides_spacing_and_the_place_of_the_maximum():
+    attribution = np.zeros((20, 16))
+    attribution[2, 13] = 4.0
+    axes = figures.gradcam([panel(attribution=attribution)]).axes[0]
+    image, overlay = axes.images
+    assert_allclose(image.get_extent(), (0, 16 * 1.5, 20 * 3.0, 0))
+    alpha = np.asarray(overlay.get_array())[..., 3]
+    assert np.unravel_index(alpha.argmax(), alpha.shape) == (2, 13) and (alpha > 0).sum() == 1
+    place = {text.get_text(): text.get_position()[0] for text in axes.texts}
+    assert place["R"] < 0.5 < place["L"]
+    outline = np.concatenate(axes.collections[0].get_paths()[0].to_polygons())
+    assert_allclose([outline.min(0), outline.max(0)], [[6 * 1.5, 4 * 3.0], [11 * 1.5, 9 * 3.0]], atol=1e-6)
+
+
+def test_gradcam_says_when_a_map_is_empty_and_draws_without_a_tumour():
+    shown = texts(figures.gradcam([panel(attribution=np.zeros((20, 16)), mask=np.zeros((20, 16), int))] * 5))
+    assert shown.count("no attribution") == 5
+
+
+def test_heatmap_is_a_permutation_that_puts_duplicates_together():
+    rng = np.random.default_rng(6)
+    table = pd.DataFrame(rng.normal(size=(50, 5)), columns=list("abcde")).assign(twin=lambda table: -table["a"])
+    axes = figures.biomarker_heatmap(table.corr()).axes[0]
+    names = [text.get_text().split()[0].lower() for text in axes.get_yticklabels()]
+    assert sorted(names) == sorted(table)
+    assert abs(names.index("a") - names.index("twin")) == 1
+    assert_allclose(axes.images[0].get_array(), table.corr().loc[names, names])
+
+
+def test_distributions_count_every_patient_with_a_value():
+    rng = np.random.default_rng(7)
+    table = pd.DataFrame(
+        {"volume_ml": rng.lognormal(1, 1.3, 80), "age": rng.normal(60, 9, 80), "lesions": rng.poisson(2, 80)}
+    )
+    table.loc[:4, "age"] = np.nan
+    volume, age, lesions = figures.biomarker_distributions(table, list(table)).axes
+    assert volume.get_xscale() == "log" and age.get_xscale() == "linear"
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in (volume, age, lesions)] == [80, 75, 80]
+    assert "5 missing" in age.get_xlabel()
+    assert [bar.get_height() for bar in lesions.patches if bar.get_height()] == list(
+        table["lesions"].value_counts().sort_index()
+    )
+
+
+def test_learning_curves_thicken_the_mean_over_folds():
+    table = pd.DataFrame({"fold": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "loss": [4.0, 2.0, 2.0, 1.0]})
+    axes = figures.learning_curves(table).axes[0]
+    assert_allclose(line(axes, "mean").get_ydata(), [3, 1.5])
+    assert_allclose(line(axes, "fold 1").get_ydata(), [2, 1])
+
+
+def test_predicted_vs_observed_keeps_censored_apart_from_events():
+    table = outcome(30).assign(model="age", days_predicted=np.linspace(50, 900, 30))
+    axes = figures.predicted_vs_observed(table).axes[0]
+    for name, kept in {"event": table["event"], "censored": ~table["event"]}.items():
+        expected = table.loc[kept, ["days_predicted", "time_days"]] / MONTH
+        assert_allclose(line(axes, name).get_xydata(), expected)
+    assert line(axes, "censored").get_markerfacecolor() == "none"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("age", "baseline"), ("clinical-cox", "clinical"), ("clinical-radiomics-rsf", "radiomics"),
+     ("hybrid-vit-cox", "hybrid"), ("deepsurv", "other"), ("averages", "other")],
+)  # fmt: skip
+def test_family_of_any_name(model, kind):
+    assert figures.family(model) == kind
+
+
+DEGENERATE = {
+    "flow-one-step": lambda: figures.flow([{"step": "in the source", "excluded": 0, "remaining": 0}], {}),
+    "flow-empty-split": lambda: figures.flow(
+        [{"step": "all", "excluded": 0, "remaining": 1}], {"test": {"n": 0, "events": 0}}
+    ),
+    "km-few": lambda: figures.kaplan_meier(few(), "high_risk"),
+    "km-no-event": lambda: figures.kaplan_meier(few().assign(event=False)),
+    "km-one-patient": lambda: figures.kaplan_meier(few().head(1)),
+    "km-six-groups": lambda: figures.kaplan_meier(outcome().assign(g=np.arange(60) % 6), "g"),
+    "risk-three": lambda: figures.risk_groups(dict.fromkeys(MODELS[:3], few())),
+    "forest-one": lambda: figures.forest({"cv": {"x": {"estimate": 0.5}}}, metric_label="C"),
+    "forest-none": lambda: figures.forest({"cv": {}, "test": {}}, metric_label="C", null=None),
+    "calibration-nan": lambda: figures.calibration(
+        {"x": pd.DataFrame({"predicted": [0.5], "observed": [np.nan], "low": [np.nan], "high": [None]})}, 30
+    ),
+    "roc-nan": lambda: figures.roc_over_time(
+        pd.DataFrame({"model": ["x"] * 2, "time_days": [10, 20], "auc": [np.nan, 0.5], "low": np.nan, "high": None})
+    ),
+    "importance-one": lambda: figures.importance(
+        pd.DataFrame({"feature": ["x"], "importance": [0.0], "low": [np.nan], "high": [np.nan]})
+    ),
+    "shap-flat": lambda: figures.shap_summary(pd.DataFrame({"x": [0.0, 0.0]}), pd.DataFrame({"x": [1, 1]})),
+    "heatmap-one": lambda: figures.biomarker_heatmap(pd.DataFrame([[1.0]], ["x"], ["x"])),
+    "heatmap-nan": lambda: figures.biomarker_heatmap(pd.DataFrame(np.full((4, 4), np.nan))),
+    "heatmap-many": lambda: figures.biomarker_heatmap(pd.DataFrame(np.eye(120))),
+    "distributions-odd": lambda: figures.biomarker_distributions(
+        pd.DataFrame({"nothing": [np.nan] * 3, "same": [2.0] * 3, "flag": [True, False, True], "level": list("abc")}),
+        ["nothing", "same", "flag", "level"],
+    ),
+    "learning-one-epoch": lambda: figures.learning_curves(pd.DataFrame({"fold": [0], "epoch": [1], "loss": [np.nan]})),
+    "predicted-no-event": lambda: figures.predicted_vs_observed(
+        few().assign(event=False, model="x", days_predicted=100.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", DEGENERATE.values(), ids=DEGENERATE)
+def test_degenerate_input_is_drawn(draw):
+    draw().draw_without_rendering()
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_saving_twice_gives_the_same_bytes_and_the_table_beside_it(tmp_path, kind):
+    table = outcome(20)
+    first, second = (
+        figures.save(figures.kaplan_meier(table, "site"), tmp_path / folder, "km", table, kind=kind) for folder in "ab"
+    )
+    assert first == tmp_path / "a" / f"km.{kind}"
+    assert first.read_bytes() == second.read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(first.with_suffix(".csv")), table)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["km.csv", f"km.{kind}"]
+
+
+def test_saving_keeps_names_in_an_index_and_models_of_a_dictionary(tmp_path):
+    correlation = outcome()[["time_days", "high_risk"]].astype(float).corr()
+    figures.save(figures.biomarker_heatmap(correlation), tmp_path, "heat", correlation)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "heat.csv", index_col=0), correlation)
+    groups = {"age": few(), "volume": few()}
+    figures.save(figures.risk_groups(groups), tmp_path, "risk", groups)
+    assert pd.read_csv(tmp_path / "risk.csv")["model"].tolist() == ["age"] * 10 + ["volume"] * 10
+
+
+def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
+    class Broken(pd.DataFrame):
+        def to_csv(self, *args, **kwargs):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(figures.kaplan_meier(few()), tmp_path, "km", Broken(few()))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="'km': kind is 'pdf'"):
+        figures.save(figures.kaplan_meier(few()), tmp_path, "km", few(), kind="pdf")
+
+
+def test_svg_rounds_places_but_not_the_scale_of_letters(tmp_path):
+    svg = figures.save(figures.kaplan_meier(outcome()), tmp_path, "km", outcome()).read_text()
+    assert "scale(0.015625)" in svg
+    assert not re.search(r"\d\.\d{3,}", re.sub(r"scale\([^)]*\)", "", svg))
+    assert "<dc:date>" not in svg
+
+
+def test_importing_figures_leaves_the_heavy_libraries_alone():
+    code = "import sys, survpack.figures; print({'torch', 'monai', 'shap', 'sksurv', 'lifelines'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
