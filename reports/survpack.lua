@@ -55,7 +55,25 @@ local function figure(float)
   return float
 end
 
+-- Keeps "(0.57 to 0.69)" on one line, so that a narrow cell breaks before the interval.
+local function intervals_whole(inlines)
+  local inside = false
+  for k, inline in ipairs(inlines) do
+    if inline.t == "Str" then
+      if inline.text:match("^%(%d") or inline.text:match("^%(−%d") then inside = true end
+      if inline.text:match("%)$") then inside = false end
+    elseif inside and (inline.t == "Space" or inline.t == "SoftBreak") then
+      inlines[k] = pandoc.Str("\u{a0}")
+    end
+  end
+  return inlines
+end
+
 local function table_box(content, id, caption)
+  content = content:walk({ Inlines = intervals_whole })
+  -- as wide as their words: Pandoc would set widths by the dashes of the source
+  content.colspecs = content.colspecs:map(function(column) return { column[1], nil } end)
+  local class = #content.colspecs > 6 and { "table-float", "wide" } or { "table-float" }
   -- a list, because the order of a table's keys changes from run to run
   local attributes = { { "role", "region" }, { "tabindex", "0" }, { "aria-label", pandoc.utils.stringify(caption) } }
   local box = pandoc.Div({ content }, pandoc.Attr("", { "table-box" }, attributes))
@@ -63,7 +81,7 @@ local function table_box(content, id, caption)
   if #caption > 0 then
     table.insert(blocks, 1, pandoc.Div({ pandoc.Plain(caption) }, { class = "table-caption" }))
   end
-  return pandoc.Div(blocks, pandoc.Attr(id, { "table-float" }))
+  return pandoc.Div(blocks, pandoc.Attr(id, class))
 end
 
 local function bare_table(content)

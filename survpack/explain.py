@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -152,7 +154,9 @@ def shap_linear(model: Classical, train: Patients, patients: Patients) -> tuple[
     values, features : DataFrame, shape (n, columns)
         Contribution of, and (scaled) value of, each column.
     """
-    import shap
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a notebook widget that nothing here needs
+        import shap
 
     names = model.prepare.get_feature_names_out()
     background = model.prepare.transform(model.read(train))

@@ -284,7 +284,7 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
     """Imputation and scaling of mixed columns, to be fitted in the training fold only.
 
     Numbers: median, logarithm where the name says volume or ratio, standardised. Ordered levels: their rank.
-    Categories: one column a level, missing is none of them.
+    Categories: the most frequent, one column a level.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_selection import VarianceThreshold
@@ -298,6 +298,7 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
     ordered = [name for name in frame if kinds[name] == "ordered"]
     categorical = [name for name in frame if kinds[name] == "categorical"]
     levels = {name: list(dictionary[name]["levels"]) for name in ordered + categorical}
+    mode = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
     fill = SimpleImputer(strategy="median", keep_empty_features=True)
     log = FunctionTransformer(lambda x: np.log(np.clip(x, 1e-2, None)), feature_names_out="one-to-one")
     rank = OrdinalEncoder(
@@ -316,7 +317,7 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
                 ("skewed", make_pipeline(fill, log, StandardScaler()), skewed),
                 ("numeric", make_pipeline(fill, StandardScaler()), numeric),
                 ("ordered", make_pipeline(rank, fill, StandardScaler()), ordered),
-                ("categorical", one_hot, categorical),
+                ("categorical", make_pipeline(mode, one_hot), categorical),
             ],
             verbose_feature_names_out=False,
         ),

@@ -29,7 +29,7 @@ class Biomarkers(_Section):
 
 
 class Crops(_Section):
-    size: int = Field(ge=8)
+    size: int = Field(ge=32, multiple_of=32)  # the encoders halve it five times
     spacing_mm: dict[str, float]
     ct_window_hu: tuple[float, float]
     suv_max: float = Field(gt=0)

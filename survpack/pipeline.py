@@ -35,15 +35,21 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
         )
     given = {"cohort": cohort} | ({"model": model} if model else {})
     target = CohortPaths(cohort).executed / f"{name}{'-' + model if model else ''}.ipynb"
+    try:
+        notebook = papermill.execute_notebook(
+            source,
+            None,
+            parameters=given,
+            cwd=ROOT,
+            progress_bar=False,
+            stderr_file=_Lines(sys.stderr),
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename == InputError.__name__:
+            raise InputError(error.evalue) from None
+        raise
     with written_whole(target) as part:
-        try:
-            notebook = papermill.execute_notebook(
-                source, part, parameters=given, cwd=ROOT, progress_bar=False, stderr_file=_Lines(sys.stderr)
-            )
-        except papermill.PapermillExecutionError as error:
-            if error.ename == "InputError":
-                raise InputError(error.evalue) from None
-            raise
         nbformat.write(without_timing(notebook), part)
     return target
 
@@ -82,7 +88,7 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     told.parent.mkdir(parents=True, exist_ok=True)
     told.unlink(missing_ok=True)
     code = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"], cwd=ROOT, env={**os.environ, TOLD: str(told), "PATH": _path()}
+        [sys.executable, "-m", "dvc", "repro"], cwd=ROOT, env={**os.environ, TOLD: str(told)}
     ).returncode
     if told.exists():
         sentence = told.read_text()
@@ -100,11 +106,6 @@ def tell(error: InputError) -> None:
     print(f"survpack: {error}", file=sys.stderr)
 
 
-def _path() -> str:
-    """PATH with this environment first, because dvc.yaml says `python`."""
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
 class _Lines:
     """A stream on which progress bars stay readable in a log: a line an update unless on a terminal."""
 
@@ -113,8 +114,8 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if not self.stream.isatty():
-            text = "\n".join(line for line in text.replace("\r", "\n").split("\n") if line.strip())
-            text += "\n" if text else ""
+            lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+            text = "".join(f"{line}\n" for line in lines if not line.startswith("[IPKernelApp]"))
         self.stream.write(text)
 
     def flush(self) -> None:

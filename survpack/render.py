@@ -73,33 +73,32 @@ def variables(cohorts: list[str], engine: str) -> dict:
     return {"study": _study(results, engine), **each}
 
 
-def amount(value: float | None, digits: int = 0) -> str:
+def amount(value: float, digits: int = 0) -> str:
     """A number as the prose prints it: a true minus, no −0, thousands apart by a thin space."""
-    if value is None or not math.isfinite(value):
-        return "not reached"
     text = f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f")
     return text.replace("-", "−")
 
 
 def score(found: dict | None, metric: str) -> str | None:
     """An interval as the prose prints it, "0.63 (0.57 to 0.69)"; None where there is no estimate."""
-    if not found or found.get("estimate") is None:
+    if not found or not _known(found.get("estimate")):
         return None
     digits = DIGITS.get(metric, 2)
-    if found.get("low") is None or found.get("high") is None:
+    if not (_known(found.get("low")) and _known(found.get("high"))):
         return f"{amount(found['estimate'], digits)} (no interval)"
     return "{} ({} to {})".format(*(amount(found[key], digits) for key in ("estimate", "low", "high")))
 
 
 def _read(cohort: str) -> dict:
-    """Facts, scores and comparisons of one cohort."""
+    """What the pipeline wrote of one cohort: facts, predictors alone, scores, comparisons."""
     if not NAME.fullmatch(cohort) or cohort == "study":
         raise InputError(
             f"cohort '{cohort}' cannot name a section of the report, expected letters, digits, - and _ "
             "(and not 'study'); rename its folder in data/raw."
         )
     own = CohortPaths(cohort)
-    files = {"facts": own.facts("cohort"), "scores": own.metrics, "compared": own.facts("comparisons")}
+    about = {"facts": "cohort", "alone": "univariate", "compared": "comparisons"}
+    files = {key: own.facts(name) for key, name in about.items()} | {"scores": own.metrics}
     for file in files.values():
         if not file.exists():
             raise InputError(
@@ -127,7 +126,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "test_percent": f"{amount(100 * chosen.splits.test_fraction)} %",
         "bin_count": amount(chosen.biomarkers.bin_count),
         "crop_size": amount(chosen.crops.size),
-        "epochs": amount(chosen.training.epochs),
+        "epochs": _count(chosen.training.epochs, "epoch"),
         "bootstrap": amount(chosen.scores.bootstrap),
         "confidence": f"{amount(100 * chosen.scores.confidence)} %",
         "implied_spread": amount(CLAIM["mae"] * math.sqrt(math.pi / 2) / math.sqrt(1 - CLAIM["r2"])),
@@ -139,14 +138,14 @@ def _study(results: dict[str, dict], engine: str) -> dict:
     }
 
 
-def _cohort(facts: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
+def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
         "n": amount(facts["n"]),
         "events": amount(facts["events"]),
         "events_percent": f"{amount(100 * facts['events'] / facts['n'])} %",
         "sites_phrase": _count(len(facts["sites"]), "site"),
-        "followup": amount(facts["median_followup_days"]),
+        "followup": _if_known(facts["median_followup_days"], 0),
         "horizon": amount(facts["horizon_days"]),
         "development": {key: amount(value) for key, value in facts["splits"]["development"].items()},
         "test_set": {key: amount(value) for key, value in facts["splits"]["test"].items()},
@@ -155,7 +154,7 @@ def _cohort(facts: dict, scores: dict, compared: dict, own: CohortPaths) -> dict
         "smoke": "yes" if facts["profile"] == "smoke" else None,
         "explained": "yes" if any(own.figures("explanation").glob("*.*g")) else None,
         "readings": "yes" if compared["readings"] else None,
-        "all_patients": {name: _scores(one) for name, one in facts["all_patients"].items()},
+        "all_patients": {name: _scores(one) for name, one in alone["all_patients"].items()},
         "oracle": _scores(facts.get("oracle") or {}),
         "best": _best(scores),
     }
@@ -168,8 +167,8 @@ def _best(scores: dict) -> dict:
     """The highest concordance out of fold, and the same model's on the test set."""
     from survpack.figures import label
 
-    ranked = {model: one["harrell_c"] for model, one in scores.get("cv", {}).items() if one.get("harrell_c")}
-    ranked = {model: one for model, one in ranked.items() if one.get("estimate") is not None}
+    ranked = {model: one.get("harrell_c") or {} for model, one in scores.get("cv", {}).items()}
+    ranked = {model: one for model, one in ranked.items() if _known(one.get("estimate"))}
     if not ranked:
         return {}
     best = max(ranked, key=lambda model: ranked[model]["estimate"])
@@ -191,8 +190,12 @@ def _pruned(tree: dict) -> dict:
     return {key: value for key, value in kept.items() if value not in (None, {})}
 
 
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _if_known(value: float | None, digits: int) -> str | None:
-    return None if value is None else amount(value, digits)
+    return amount(value, digits) if _known(value) else None
 
 
 def _word(count: int) -> str:

@@ -49,7 +49,7 @@ def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
     from tableone import TableOne
 
     table = cohort.participants.merge(splits[["patient_id", "split"]], on="patient_id")
-    table["split"] = table["split"].map({"dev": "Development", "test": "Test"})
+    table["split"] = table["split"].map({"dev": "Development", "test": "Held out"})
     kinds = {name: entry["kind"] for name, entry in cohort.dictionary.items()}
     columns = ["time_days", "event", *(["site"] if table["site"].nunique() > 1 else []), *kinds]
     categorical = [

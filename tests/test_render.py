@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -49,8 +51,9 @@ def make_cohort(name: str, *, phantom: bool) -> None:
         "median_followup_days": 868.4, "median_survival_days": 402.0 if phantom else None, "horizon_days": 365,
         "sites": {"A": 600, "B": 548}, "flow": [{"step": "in the source", "excluded": 0, "remaining": 1148}],
         "splits": {"development": {"n": 918, "events": 89}, "test": {"n": 230, "events": 22}},
-        "all_patients": {"age": {"harrell_c": between(0.58)}, "volume": {"harrell_c": between(0.57)}},
     }  # fmt: skip
+    alone = {"age": {"harrell_c": between(0.58)}, "volume": {"harrell_c": between(0.57)}}
+    write(paths.METRICS / f"univariate-{name}.json", {"all_patients": alone})
     if phantom:
         facts["oracle"] = {"harrell_c": between(0.741)}
     metrics = {"harrell_c": between(0.6), "r2": between(-0.2, 0.15), "mae_days": between(212.4, 31)}
@@ -122,6 +125,27 @@ def test_every_figure_has_alt_text_other_than_its_caption(study):
     for image in images:
         caption = image.find_parent("figure").figcaption.get_text()
         assert len(image["alt"]) > 20 and image["alt"] not in caption
+
+
+def test_a_narrow_cell_breaks_before_its_interval_and_not_inside(study):
+    cells = {cell.get_text() for cell in page_of(["mets"]).select("#tbl-mets-scores-cv td")}
+    assert cells == {"x", "0.63 (0.57\xa0to\xa00.69)"}
+
+
+def test_the_paper_names_every_model_as_the_figures_do():
+    from survpack.figures import label
+    from survpack.models import MODELS as known
+
+    text = (paths.ROOT / "reports" / "paper.qmd").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| `([^`]+)` \|", text, re.MULTILINE)
+    assert dict(map(reversed, rows)) == {name: label(name) for name in known}
+
+
+def test_drawings_are_embedded_whole_and_lighter(study):
+    page = page_of(["mets"])
+    drawn = page.find(id="fig-mets-forest").img["src"].removeprefix("data:image/svg+xml,")
+    assert ElementTree.canonicalize(unquote(drawn)) == ElementTree.canonicalize(SVG)
+    assert page.find(id="fig-mets-gradcam").img["src"].startswith("data:image/png;base64,")
 
 
 def test_the_page_asks_nothing_of_the_net(study):
