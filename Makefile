@@ -1,5 +1,6 @@
 # survpack. `make` alone lists what there is to do.
 PYTHON ?= python3
+SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -33,6 +34,8 @@ $(READY): requirements.lock pyproject.toml
 	  { echo "survpack needs Python 3.11 or newer as $(PYTHON): install it, or name it with PYTHON=…" >&2; exit 2; }
 	@echo "setting up .venv (three minutes, 3 GB, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock | awk ' \
+	  /^Collecting/ && ++n % 40 == 0 { print "  " n " packages found" } \
+	  /^Installing/ { print "  installing " n " packages" } { fflush() }'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -152,7 +152,7 @@ def family(model: str) -> str:
 
 def label(model: str) -> str:
     """A model's name as the report prints it; a name we do not know is tidied."""
-    return LABELS.get(model, _tidy(model))
+    return LABELS.get(model, tidy(model))
 
 
 @mpl.rc_context(STYLE)
@@ -185,7 +185,7 @@ def flow(steps: list[dict], splits: dict[str, dict]) -> Figure:
         axes.plot([centre, centre, x], [-last - 0.33, -last - 0.5, -last - 0.5], color=MUTED, lw=1, zorder=0)
         _arrow(axes, (x, -last - 0.5), (x, -last - 0.67))
         share = f" ({facts['events'] / facts['n']:.0%})" if facts["n"] else ""
-        title = {"development": "Development"}.get(name, SPLITS.get(name, _tidy(name)))
+        title = {"development": "Development"}.get(name, SPLITS.get(name, tidy(name)))
         _box(axes, x, -last - 1, f"{title}\n{_count(facts['n'])}\n{facts['events']} events{share}", width - 0.25)
     return figure
 
@@ -208,7 +208,7 @@ def kaplan_meier(outcome: pd.DataFrame, by: str | None = None) -> Figure:
     _survival(axes, below, groups)
     handles = [Line2D([], [], color=colour, ls=dash) for colour, dash in _series(len(groups))]
     names = [f"{name}: {_events(rows)} events" for name, rows in groups.items()]
-    title = f"{_tidy(by)} ({_log_rank(groups)})" if by is not None else None
+    title = f"{tidy(by)} ({_log_rank(groups)})" if by is not None else None
     figure.legend(handles, names, loc="outside upper left", title=title, alignment="left")
     axes.set_ylabel("Survival probability")
     axes.set_xlabel(f"{_unit(outcome['time_days'].max()).name} from baseline")
@@ -494,7 +494,7 @@ def biomarker_heatmap(correlation: pd.DataFrame) -> Figure:
     colours = mpl.colormaps["RdBu_r"].with_extremes(bad=PALE)
     mesh = axes.imshow(values, cmap=colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     if count <= 45:
-        names = [_feature(name) if count <= 20 else _shortened(_tidy(name), 32) for name in ordered.index]
+        names = [_feature(name) if count <= 20 else _shortened(tidy(name), 32) for name in ordered.index]
         axes.set_yticks(range(count), [f"{name}  {place}" for place, name in enumerate(names, start=1)])
         axes.set_xticks(range(0, count, 1 + count // 25), range(1, count + 1, 1 + count // 25))
     else:
@@ -531,7 +531,7 @@ def biomarker_distributions(table: pd.DataFrame, columns: list[str], units: dict
             axes.set_xlabel(f"{_histogram(axes, column.dropna().to_numpy(float))}{unit}{missing}")
         else:
             axes.set_xlabel(f"{_levels(axes, column.dropna().astype(str))}{missing}")
-        axes.set_title(_wrapped(_tidy(name), 18))
+        axes.set_title(_wrapped(tidy(name), 18))
     figure.supylabel("Patients")
     return figure
 
@@ -593,7 +593,7 @@ def predicted_vs_observed(table: pd.DataFrame) -> Figure:
 
 def _panels(count: int, columns: int, height: float, **shared) -> tuple[Figure, list]:
     """A grid of `count` panels; inner axes keep their ticks where the panel below is missing."""
-    columns = min(columns, count)
+    columns = 2 if count == 4 else min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, max(height * rows + 0.6, 3.2 if columns == 1 else 0)))
     grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
@@ -875,7 +875,7 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def _tidy(name: str) -> str:
+def tidy(name: str) -> str:
     """A column's name in words: `rad_t1c_glcm_JointEntropy` is "T1c GLCM joint entropy"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", str(name)).replace("-", " ").replace("_", " ").split()
     words = [word.lower() if word[1:].islower() and word[0].isupper() else word for word in words]
@@ -884,7 +884,7 @@ def _tidy(name: str) -> str:
 
 
 def _feature(name: str) -> str:
-    return _wrapped(_shortened(_tidy(name), 60), 32)
+    return _wrapped(_shortened(tidy(name), 60), 32)
 
 
 def _wrapped(text: str, characters: int) -> str:

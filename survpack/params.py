@@ -94,7 +94,14 @@ def load(path: Path = PARAMS) -> Params:
     InputError
         For an unknown profile, an unknown key, or a value out of its range.
     """
-    raw = yaml.safe_load(Path(path).read_text())
+    return _parsed(Path(path).read_text(), path)
+
+
+def _parsed(text: str, path: Path) -> Params:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); correct it there.") from None
     profiles = raw.pop("profiles", {})
     if raw.get("profile") not in profiles:
         raise InputError(
@@ -121,10 +128,16 @@ def choose(path: Path = PARAMS, *, cohorts: list[str] | None, profile: str | Non
 
     What stood there before is remembered in a comment on the line, and comes back on the next
     run that does not ask for something else: `make report` always means the file's own choice.
+
+    Raises
+    ------
+    InputError
+        As `load`; the file is then left as it was.
     """
     text = Path(path).read_text()
     chosen = _set_line(text, "cohorts", cohorts and f"[{', '.join(cohorts)}]")
     chosen = _set_line(chosen, "profile", profile)
+    _parsed(chosen, path)
     if chosen != text:
         with written_whole(Path(path)) as part:
             part.write_text(chosen)
@@ -134,7 +147,10 @@ _MEMORY = "  # this run only; otherwise: "
 
 
 def _set_line(text: str, key: str, value: str | None) -> str:
-    line = re.search(rf"^{key}: .*$", text, re.MULTILINE).group()
+    found = re.search(rf"^{key}: .*$", text, re.MULTILINE)
+    if not found:
+        raise InputError(f"params.yaml: no line `{key}: …`; write it on one line, such as `cohorts: [mets]`.")
+    line = found.group()
     own = f"{key}: {line.split(_MEMORY)[1]}" if _MEMORY in line else line
     own_value = own.split("#")[0].removeprefix(f"{key}:").strip()
     changed = own if value in (None, own_value) else f"{key}: {value}{_MEMORY}{own.removeprefix(key + ': ')}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 from survpack import params
 from survpack.errors import InputError
@@ -77,10 +79,13 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     """
     from survpack import adapters
 
+    for cohort in cohorts or []:
+        adapters.preflight(cohort)  # before the choice is written down
     params.choose(cohorts=cohorts, profile=profile)
     chosen = params.load()
     for cohort in chosen.cohorts:
         adapters.preflight(cohort)
+        _forget_changed(cohort, adapters.fingerprint(cohort))
     print(
         f"cohorts: {', '.join(chosen.cohorts)} · profile: {chosen.profile} · models: {len(chosen.models)}", flush=True
     )
@@ -97,6 +102,14 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     if code:
         raise SystemExit(code)
     print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
+
+
+def _forget_changed(cohort: str, fingerprint: str) -> None:
+    """Make DVC read a cohort again whose raw folder is not what it was: it lies outside the pipeline."""
+    note = CohortPaths(cohort).source / "source.json"
+    if note.exists() and json.loads(note.read_text())["fingerprint"] != fingerprint:
+        print(f"{cohort}: the raw data have changed since they were read; reading them again", flush=True)
+        rmtree(note.parent)
 
 
 def tell(error: InputError) -> None:

@@ -60,6 +60,8 @@ def render(cohorts: list[str]) -> Path:
     with written_whole(page) as part:
         whole = by_quarto(quarto) if quarto else by_pandoc(source)
         part.write_text(EMBEDDED.sub(_lighter, whole), encoding="utf-8")
+    with written_whole(paths.REPORTS / "overview.svg") as part:  # for the README
+        shutil.copyfile(CohortPaths(cohorts[0]).figures("evaluation") / "forest.svg", part)
     return page
 
 

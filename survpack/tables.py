@@ -9,6 +9,7 @@ import pandas as pd
 
 from survpack.adapters import Source
 from survpack.cohort import Cohort
+from survpack.figures import tidy
 from survpack.inference import bootstrap
 from survpack.metrics import METRICS, concordance
 from survpack.paths import written_whole
@@ -56,7 +57,7 @@ def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
         name for name in columns if kinds.get(name, "categorical" if name != "time_days" else "") != "numeric"
     ]
     categorical.remove("time_days")
-    units = {name: f"{_words(name)}, {entry['unit']}" for name, entry in cohort.dictionary.items() if entry.get("unit")}
+    units = {name: f"{tidy(name)}, {entry['unit']}" for name, entry in cohort.dictionary.items() if entry.get("unit")}
     made = TableOne(
         table,
         columns=columns,
@@ -66,17 +67,15 @@ def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
         groupby="split",
         order={name: list(entry["levels"]) for name, entry in cohort.dictionary.items() if "levels" in entry},
         limit={"event": 1},
-        rename={name: _words(name) for name in columns} | units | {"time_days": "follow-up, days"},
+        rename={name: tidy(name) for name in columns} | units | {"time_days": "follow-up, days"},
     )
     flat = made.tableone.copy()
     flat.columns = [str(column[-1]) for column in flat.columns]
     flat = flat.reset_index()
-    first = flat.columns[:2]
-    names = [
-        f"{name}{': ' + level if level else ''}"
-        for name, level in zip(*(flat[column] for column in first), strict=True)
-    ]
-    return flat.drop(columns=first).assign(**{"": names}).pipe(lambda one: one[["", *[c for c in one if c]]])
+    first, second = flat.columns[:2]
+    level = flat[second].map({"None": "missing", "True": ""}).fillna(flat[second])
+    names = flat[first].str.removesuffix(", n (%)") + level.where(level == "", ": " + level)
+    return flat.drop(columns=[first, second]).set_axis(names.rename("")).rename_axis(" ").reset_index()
 
 
 def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -118,7 +117,7 @@ def univariate_text(table: pd.DataFrame) -> pd.DataFrame:
     ratios = zip(table["hazard_ratio"], low, high, strict=True)
     return pd.DataFrame(
         {
-            "Biomarker": table["biomarker"].map(_words),
+            "Biomarker": table["biomarker"].map(tidy),
             "Hazard ratio a standard deviation": [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ratios],
             "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]],
             "Harrell's C": table["concordance"].map("{:.2f}".format),
@@ -177,7 +176,3 @@ def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
