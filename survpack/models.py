@@ -384,5 +384,5 @@ def describe(name: str, params: Params) -> str:
 
 
 def _at(functions, times: np.ndarray) -> np.ndarray:
-    """Step functions at `times`, held constant beyond their own domain."""
-    return np.stack([fn(np.clip(times, fn.domain[0], fn.domain[1])) for fn in functions])
+    """scikit-survival's step functions at `times`: 1 before their first step (theirs give the value after it)."""
+    return np.stack([np.where(times < fn.x[0], 1.0, fn(np.clip(times, *fn.domain))) for fn in functions])
