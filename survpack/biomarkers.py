@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from survpack.cohort import TUMOUR, Cohort
 from survpack.params import Biomarkers, per_cohort
-from survpack.preprocess import tumour_of
+from survpack.preprocess import at_baseline, tumour_of
 
 RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
 
@@ -20,13 +20,13 @@ RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are les
 def extract(cohort: Cohort, params: Biomarkers) -> pd.DataFrame:
     """All biomarkers of a cohort, one row a patient, indexed by `patient_id`.
 
-    Volumes come from the first mask of a patient on its native grid. Diameter, sphericity and the
+    Volumes come from the first mask of a patient at baseline, on its native grid. Diameter, sphericity and the
     other shapes are those of the largest lesion, intensity and texture those of the whole tumour,
     both on isotropic voxels. A feature that cannot be computed (a lesion smaller
     than two voxels, say) is NaN.
     """
     spacing = per_cohort(params.spacing_mm, cohort.name)
-    groups = dict(tuple(cohort.images.groupby("patient_id", sort=False)))
+    groups = dict(tuple(at_baseline(cohort.images).groupby("patient_id", sort=False)))
     patients = cohort.participants["patient_id"].tolist()
     bar = tqdm(patients, desc=f"{cohort.name}: biomarkers", mininterval=2)
     rows = Parallel(n_jobs=-1)(

@@ -161,7 +161,8 @@ def shap_linear(model: Classical, train: Patients, patients: Patients) -> tuple[
     names = model.prepare.get_feature_names_out()
     background = model.prepare.transform(model.read(train))
     table = model.prepare.transform(model.read(patients))
-    values = shap.LinearExplainer((model.estimator.coef_, 0.0), background).shap_values(table)
+    everyone = shap.maskers.Independent(background, max_samples=len(background))  # its default draws 100 of them
+    values = shap.LinearExplainer((model.estimator.coef_, 0.0), everyone).shap_values(table)
     index = patients.outcome.index
     return pd.DataFrame(values, index, names), pd.DataFrame(table, index, names)
 

@@ -55,8 +55,8 @@ class Patients:
         return cls(outcome, cohort.covariates, biomarkers, crops.images, crops.masks, cohort.dictionary)
 
     def take(self, ids) -> Patients:
-        """The patients named, in that order."""
-        at = self.outcome.index.get_indexer(ids)
+        """The patients named, in that order; a KeyError for one who is not here."""
+        at = [self.outcome.index.get_loc(one) for one in ids]
         tables = {name: getattr(self, name).iloc[at] for name in ("outcome", "clinical", "biomarkers")}
         return replace(self, **tables, images=self.images[at], masks=self.masks[at])
 
@@ -126,6 +126,8 @@ class Classical:
         frame = self.read(patients)
         self.prepare = prepare_table(frame, patients.dictionary)
         self.estimator.fit(self.prepare.fit_transform(frame), patients.target)
+        if hasattr(self.estimator, "n_jobs"):
+            self.estimator.n_jobs = 1  # a forest adds up its trees as threads finish: other last digits each time
         return self
 
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
@@ -273,11 +275,21 @@ def radiomic(patients: Patients) -> pd.DataFrame:
 
 
 def chart_and_lesion(patients: Patients) -> pd.DataFrame:
-    return patients.clinical.join(patients.lesion)
+    return _beside(patients.clinical, patients.lesion)
 
 
 def chart_and_radiomic(patients: Patients) -> pd.DataFrame:
-    return patients.clinical.join(patients.biomarkers)
+    return _beside(patients.clinical, patients.biomarkers)
+
+
+def _beside(chart: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    both = [name for name in chart if name in measured]
+    if both:
+        raise InputError(
+            f"participants table: column {', '.join(both)} has the name of a biomarker that is measured from the mask; "
+            "rename it there."
+        )
+    return chart.join(measured)
 
 
 def prepare_table(frame: pd.DataFrame, dictionary: dict):
@@ -298,6 +310,7 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
     ordered = [name for name in frame if kinds[name] == "ordered"]
     categorical = [name for name in frame if kinds[name] == "categorical"]
     levels = {name: list(dictionary[name]["levels"]) for name in ordered + categorical}
+    known = FunctionTransformer(_known, kw_args={"levels": levels}, feature_names_out="one-to-one")
     mode = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
     fill = SimpleImputer(strategy="median", keep_empty_features=True)
     log = FunctionTransformer(lambda x: np.log(np.clip(x, 1e-2, None)), feature_names_out="one-to-one")
@@ -317,12 +330,17 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
                 ("skewed", make_pipeline(fill, log, StandardScaler()), skewed),
                 ("numeric", make_pipeline(fill, StandardScaler()), numeric),
                 ("ordered", make_pipeline(rank, fill, StandardScaler()), ordered),
-                ("categorical", make_pipeline(mode, one_hot), categorical),
+                ("categorical", make_pipeline(known, mode, one_hot), categorical),
             ],
             verbose_feature_names_out=False,
         ),
         VarianceThreshold(),
     )
+
+
+def _known(table: pd.DataFrame, levels: dict[str, list]) -> pd.DataFrame:
+    """NaN for what is no level: scikit-learn's imputer does not see None, which parquet makes of missing text."""
+    return table.apply(lambda column: column.astype(object).mask(~column.isin(levels[column.name]), np.nan))
 
 
 def _cox(params: Params):

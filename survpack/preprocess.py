@@ -63,7 +63,7 @@ def make_crops(cohort: Cohort, params: Crops) -> CropSet:
     """
     spacing = per_cohort(params.spacing_mm, cohort.name)
     modalities = [name for name in cohort.modalities if name != "mask"]
-    groups = dict(tuple(cohort.images.groupby("patient_id", sort=False)))
+    groups = dict(tuple(at_baseline(cohort.images).groupby("patient_id", sort=False)))
     patients = cohort.participants["patient_id"].tolist()
     bar = tqdm(patients, desc=f"{cohort.name}: crops", mininterval=2)
     crops = Parallel(n_jobs=-1, prefer="threads")(
@@ -87,10 +87,16 @@ def _crop_patient(rows: pd.DataFrame, modalities: list[str], cohort: Cohort, par
     return images, np.stack([numbers == number for number in cohort.labels]).astype(np.float32)
 
 
+def at_baseline(images: pd.DataFrame) -> pd.DataFrame:
+    """One image a patient and modality, the nearest to baseline: a follow-up scan must not tell of the outcome."""
+    nearest = images.sort_values("day", key=abs, kind="stable")
+    return nearest.drop_duplicates(["patient_id", "modality"]).sort_index()
+
+
 def largest_lesion_centre(mask: sitk.Image, tumour_labels: list[int]) -> tuple[float, float, float]:
     """Centroid of the largest connected tumour component, mm in the scanner's frame."""
     statistics = sitk.LabelShapeStatisticsImageFilter()
-    statistics.Execute(sitk.ConnectedComponent(tumour_of(mask, tumour_labels)))
+    statistics.Execute(sitk.ConnectedComponent(tumour_of(mask, tumour_labels), True))
     return statistics.GetCentroid(max(statistics.GetLabels(), key=statistics.GetNumberOfPixels))
 
 

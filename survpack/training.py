@@ -31,7 +31,7 @@ def train(
     seed: int,
     label: str,
 ) -> list[float]:
-    """Train `net` in place for a fixed number of epochs, cosine schedule, AdamW.
+    """Train `net` in place for a fixed number of epochs, one-cycle cosine schedule, AdamW.
 
     The number of epochs is a parameter, not a choice made on any patient's outcome.
 
@@ -58,8 +58,8 @@ def train(
     net.to(where).train()
     optimiser = torch.optim.AdamW(net.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
     steps = max(len(time) // params.batch_size, 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, params.learning_rate, total_steps=params.epochs * steps, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # one step more than is made: the last one's rate is nearly zero
+        optimiser, params.learning_rate, total_steps=params.epochs * steps + 1, cycle_momentum=False
     )
     history = []
     for _ in tqdm(range(params.epochs), desc=label, unit="epoch", mininterval=2):
