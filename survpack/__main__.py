@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return given.command(given) or 0
-    except InputError as error:
+    except BadInput as error:
         from survpack.pipeline import tell
 
         tell(error)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from survpack.cohort import TUMOUR, Cohort
 from survpack.params import Biomarkers, per_cohort
-from survpack.preprocess import at_baseline, tumour_of
+from survpack.preprocess import at_baseline, read_image, tumour_of
 
 RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
 
@@ -92,7 +92,7 @@ def radiomics(image: sitk.Image, tumour: sitk.Image, spacing: float, bin_count: 
 
 def _extract_patient(rows: pd.DataFrame, labels: dict[int, str], spacing: float, bin_count: int) -> dict[str, float]:
     tumour_labels = [number for number, meaning in labels.items() if meaning in TUMOUR]
-    mask = sitk.ReadImage(rows["mask_path"].iloc[0])
+    mask = read_image(rows["mask_path"].iloc[0])
     found = lesion_volumes(sitk.GetArrayViewFromImage(mask), float(np.prod(mask.GetSpacing())) / 1000, labels)
     tumour = tumour_of(mask, tumour_labels)
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(tumour, True)) == 1  # sorted by size
@@ -102,11 +102,11 @@ def _extract_patient(rows: pd.DataFrame, labels: dict[int, str], spacing: float,
     found["sphericity"] = shape.get("shape_Sphericity", np.nan)
     found |= {f"{RADIOMIC}{name}": value for name, value in shape.items()}
     for row in rows[rows["path"] != ""].itertuples():
-        image = sitk.ReadImage(row.path, sitk.sitkFloat32)
+        image = read_image(row.path, sitk.sitkFloat32)
         own = (
             tumour
             if row.mask_path == rows["mask_path"].iloc[0]
-            else tumour_of(sitk.ReadImage(row.mask_path), tumour_labels)
+            else tumour_of(read_image(row.mask_path), tumour_labels)
         )
         image = sitk.Resample(image, own, sitk.Transform(), sitk.sitkLinear)  # cut to the same box
         features = radiomics(image, own, spacing, bin_count, ["firstorder", "glcm"])

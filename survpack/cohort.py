@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import written_whole
 
 OUTCOME = ["patient_id", "site", "time_days", "event"]
@@ -56,6 +57,8 @@ class Cohort:
         What each number in a mask means.
     flow : list of dict
         Selection, step by step: `step`, `excluded`, `remaining`.
+    table : str
+        The file that lists the patients, named when something is wrong with them.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Cohort:
     dictionary: dict[str, dict]
     labels: dict[int, str]
     flow: list[dict] = field(default_factory=list)
+    table: str = ""
 
     @property
     def outcome(self) -> pd.DataFrame:
@@ -89,17 +93,17 @@ class Cohort:
 
         Raises
         ------
-        InputError
+        BadInput
         """
         errors = [finding for finding in self.check() if finding.severity == "error"]
         if errors:
             more = f" ({len(errors) - 1} more like it: python -m survpack check {self.name})" if errors[1:] else ""
-            raise InputError(f"{errors[0]}{more}")
+            raise BadInput(f"{errors[0]}{more}")
         return self
 
     def check(self) -> list[Finding]:
         """Everything that is wrong, worst first; masks are read, headers compared."""
-        findings = check_participants(self.participants, self.dictionary, f"{self.name} participants")
+        findings = check_participants(self.participants, self.dictionary, self.table or f"{self.name} participants")
         findings += check_images(self.images, self.participants, self.labels, self.name)
         return sorted(findings, key=lambda finding: finding.severity)
 
@@ -109,7 +113,7 @@ class Cohort:
             part.mkdir()
             self.participants.to_parquet(part / "participants.parquet")
             self.images.to_parquet(part / "images.parquet")
-            facts = {"name": self.name, "dictionary": self.dictionary, "flow": self.flow}
+            facts = {"name": self.name, "dictionary": self.dictionary, "flow": self.flow, "table": self.table}
             facts["labels"] = {str(number): meaning for number, meaning in self.labels.items()}
             (part / "cohort.json").write_text(json.dumps(facts, indent=2))
 
@@ -124,6 +128,7 @@ class Cohort:
             dictionary=facts["dictionary"],
             labels={int(number): meaning for number, meaning in facts["labels"].items()},
             flow=facts["flow"],
+            table=facts["table"],
         )
 
 
@@ -148,7 +153,7 @@ def select(table: pd.DataFrame, rules: dict[str, str], where: str) -> tuple[pd.D
         try:
             kept = table.query(rule)
         except Exception as error:
-            raise InputError(
+            raise BadInput(
                 f"{where}: the selection rule '{step}: {rule}' cannot be applied ({error}); "
                 f"correct it in params.yaml (columns: {', '.join(table.columns)})."
             ) from None
@@ -226,13 +231,17 @@ def _check_image(row, labels: dict[int, str]) -> list[Finding]:
     try:
         mask = nib.load(row.mask_path)
         image = nib.load(row.path) if row.path else mask
-    except nib.filebasedimages.ImageFileError as error:
-        return finding(row.mask_path, f"unreadable ({error})", "a NIfTI file", "convert it to .nii.gz")
+        values = np.asarray(mask.dataobj)
+        if row.path:
+            np.asarray(image.dataobj)  # SimpleITK fills a file that was cut off with zeros, and says nothing
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        return finding(row.path or row.mask_path, f"image or mask unreadable ({' '.join(str(error).split())[:200]})",
+                       "whole NIfTI files", "fetch or convert it again, as .nii.gz")  # fmt: skip
     if image.shape != mask.shape or not np.allclose(image.affine, mask.affine, atol=1e-3):
         return finding(row.mask_path, f"mask on another grid (shape {mask.shape}) than its image (shape {image.shape})",
                        "the same shape and affine",
                        "resample the mask onto the image (nearest neighbour)")  # fmt: skip
-    present = set(pd.unique(np.asarray(mask.dataobj).ravel(order="K")).tolist()) - {0}
+    present = set(pd.unique(values.ravel(order="K")).tolist()) - {0}
     tumour = {number for number, meaning in labels.items() if meaning in TUMOUR}
     if not present & tumour:
         return finding(row.mask_path, "empty mask (no voxel of the tumour)",

@@ -24,7 +24,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import written_whole
 
 INK, MUTED, PALE = "#222222", "#5f5f5f", "#cccccc"
@@ -121,11 +121,11 @@ def save(figure: Figure, folder: Path, name: str, table, *, kind: str = "svg") -
 
     Raises
     ------
-    InputError
+    BadInput
         For another kind.
     """
     if kind not in ("svg", "png"):
-        raise InputError(f"figure '{name}': kind is '{kind}', expected svg or png; pass kind='svg' or kind='png'.")
+        raise BadInput(f"figure '{name}': kind is '{kind}', expected svg or png; pass kind='svg' or kind='png'.")
     if isinstance(table, dict):
         table = pd.concat(table, names=["model"]).reset_index(level=0).reset_index(drop=True)
     target = Path(folder) / f"{name}.{kind}"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.metrics import METRICS, scores
 from survpack.params import Scores, per_cohort
 from survpack.prognosis import SPLITS, Prognosis
@@ -53,9 +53,7 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
         `MOST_UNDEFINED` of them are, there is no interval.
     """
     if patients == 0:
-        raise InputError(
-            "bootstrap: no patient to resample, expected at least one; check the split of the predictions."
-        )
+        raise BadInput("bootstrap: no patient to resample, expected at least one; check the split of the predictions.")
     estimates = score(np.ones(patients))
     drawn = score(resamples(patients, repeats=repeats, seed=seed))
     return {name: interval(estimates[name], drawn[name], confidence) for name in estimates}
@@ -94,13 +92,11 @@ def paired_difference(
 
     Raises
     ------
-    InputError
+    BadInput
         For an unknown metric, or if the two did not predict the same patients.
     """
     if metric not in METRICS:
-        raise InputError(
-            f"paired difference: metric '{metric}' is not one of {', '.join(METRICS)}; choose one of these."
-        )
+        raise BadInput(f"paired difference: metric '{metric}' is not one of {', '.join(METRICS)}; choose one of these.")
     _same_patients([prognosis_a, prognosis_b])
 
     def difference(counts):
@@ -170,7 +166,7 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
 
     Raises
     ------
-    InputError
+    BadInput
         If models of one split predicted different patients, or a patient is on both sides of the split.
     """
     train_outcome = participants[participants["patient_id"].isin(dev_ids)]
@@ -202,7 +198,7 @@ def _same_patients(prognoses: list[Prognosis]) -> None:
         odd = sorted(set(prognoses[0].table["patient_id"]) ^ set(one.table["patient_id"]))
         if odd:
             names = " and ".join(dict.fromkeys(pd.concat([prognoses[0].table, one.table])["model"]))
-            raise InputError(
+            raise BadInput(
                 f"predictions of {names}: patient {odd[0]} is in only one of the two, expected the same patients in "
                 "both, or their scores cannot be compared; train both on the same splits."
             )
@@ -213,7 +209,7 @@ def _check_side(models: dict[str, Prognosis], dev_ids: set, split: str) -> None:
         wrong = one.table.loc[one.table["patient_id"].isin(dev_ids) != (split == "cv"), "patient_id"]
         if len(wrong):
             where = "not a development patient" if split == "cv" else "a development patient"
-            raise InputError(
+            raise BadInput(
                 f"predictions of {name}, split '{split}': patient {wrong.iloc[0]} is {where}, expected no patient on "
                 "both sides of the split; train it again on the present splits."
             )

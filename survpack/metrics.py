@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.prognosis import Prognosis
 
 METRICS = ("harrell_c", "uno_c", "auc", "ibs", "ici", "mae_days", "r2")
@@ -51,14 +51,14 @@ class Sample:
 
         Raises
         ------
-        InputError
+        BadInput
             For a patient that was predicted and has no outcome.
         """
         table = prognosis.table
         known = outcome.set_index("patient_id")
         lost = table.loc[~table["patient_id"].isin(known.index), "patient_id"]
         if len(lost):
-            raise InputError(
+            raise BadInput(
                 f"predictions of {prognosis.model}: patient {lost.iloc[0]} is not among the {len(known)} patients "
                 "whose outcome is known; score the predictions against the participants they were made for."
             )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from survpack.biomarkers import RADIOMIC
 from survpack.cohort import Cohort
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.params import Params
 from survpack.preprocess import CropSet
 from survpack.prognosis import median_days
@@ -48,7 +48,7 @@ class Patients:
     def of(cls, cohort: Cohort, biomarkers: pd.DataFrame, crops: CropSet) -> Patients:
         ids = cohort.participants["patient_id"]
         if list(ids) != list(biomarkers.index) or list(ids) != crops.patient_ids:
-            raise InputError(
+            raise BadInput(
                 f"{cohort.name}: participants, biomarkers and crops list other patients; run `dvc repro` to remake them."
             )
         outcome = cohort.outcome.set_index("patient_id")
@@ -163,7 +163,8 @@ class ElasticNet(Classical):
         return CoxnetSurvivalAnalysis(l1_ratio=self.l1_ratio, **choices).fit(table, target)
 
     def _inner_scores(self, alphas, frame: pd.DataFrame, patients: Patients, train, test) -> list[float]:
-        """Harrell's C of each penalty on an inner fold; a penalty without a solution scores as chance."""
+        """Harrell's C of each penalty on an inner fold; without a solution, or two patients to compare, chance."""
+        from sksurv.exceptions import NoComparablePairException
         from sksurv.metrics import concordance_index_censored
 
         prepare = prepare_table(frame, patients.dictionary)
@@ -174,7 +175,7 @@ class ElasticNet(Classical):
             try:
                 risk = self._path(table, patients.target[train], alphas=[alpha]).predict(seen)
                 scores.append(concordance_index_censored(held["event"], held["time"], risk)[0])
-            except ArithmeticError:
+            except (ArithmeticError, NoComparablePairException):
                 scores.append(0.5)
         return scores
 
@@ -256,7 +257,7 @@ class Hybrid:
 
 def age(patients: Patients) -> pd.Series:
     if "age" not in patients.clinical:
-        raise InputError(
+        raise BadInput(
             "model `age`: the participants table has no column `age`; add it, or drop the model in params.yaml."
         )
     return patients.clinical["age"]
@@ -285,7 +286,7 @@ def chart_and_radiomic(patients: Patients) -> pd.DataFrame:
 def _beside(chart: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     both = [name for name in chart if name in measured]
     if both:
-        raise InputError(
+        raise BadInput(
             f"participants table: column {', '.join(both)} has the name of a biomarker that is measured from the mask; "
             "rename it there."
         )
@@ -381,11 +382,11 @@ def build(name: str, params: Params):
 
     Raises
     ------
-    InputError
+    BadInput
         For a name that is not in `MODELS`.
     """
     if name not in MODELS:
-        raise InputError(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
+        raise BadInput(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
     return MODELS[name](params)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import PARAMS, written_whole
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -24,13 +26,13 @@ class Splits(_Section):
 
 
 class Biomarkers(_Section):
-    spacing_mm: dict[str, float]
+    spacing_mm: dict[str, Positive]
     bin_count: int = Field(ge=2)
 
 
 class Crops(_Section):
     size: int = Field(ge=32, multiple_of=32)  # the encoders halve it five times
-    spacing_mm: dict[str, float]
+    spacing_mm: dict[str, Positive]
     ct_window_hu: tuple[float, float]
     suv_max: float = Field(gt=0)
 
@@ -57,7 +59,7 @@ class Scores(_Section):
     bootstrap: int = Field(ge=10)
     confidence: float = Field(gt=0.5, lt=1)
     seed: int
-    horizon_days: dict[str, float]
+    horizon_days: dict[str, Positive]
     shown: list[str]
     compare: list[tuple[str, str]]
 
@@ -91,36 +93,46 @@ def load(path: Path = PARAMS) -> Params:
 
     Raises
     ------
-    InputError
+    BadInput
         For an unknown profile, an unknown key, or a value out of its range.
     """
-    return _parsed(Path(path).read_text(), path)
+    return _parsed(_text(path), path)
 
 
 def _parsed(text: str, path: Path) -> Params:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); correct it there.") from None
+        raise BadInput(f"{path}: not readable as YAML ({' '.join(str(error).split())}); correct it there.") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: no choices found; restore it (git checkout params.yaml).")
     profiles = raw.pop("profiles", {})
     if raw.get("profile") not in profiles:
-        raise InputError(
+        raise BadInput(
             f"{path}: profile '{raw.get('profile')}' is not one of {', '.join(profiles)}; "
             "choose one of these in params.yaml or with PROFILE=…."
         )
     try:
-        return Params.model_validate(_merge(raw, profiles[raw["profile"]]))
+        return Params.model_validate(_merge(raw, profiles[raw["profile"]] or {}))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(
+        raise BadInput(
             f"{path}: `{where}` is {first.get('input')!r}, but {first['msg'].lower()}; correct it there."
         ) from None
 
 
 def per_cohort(table: dict[str, float], cohort: str) -> float:
-    """The number for `cohort`, or that of `other`."""
-    return table.get(cohort, table["other"])
+    """The number for `cohort`, or that of `other`.
+
+    Raises
+    ------
+    BadInput
+        Where there is neither.
+    """
+    if cohort not in table and "other" not in table:
+        raise BadInput(f"params.yaml: no number for cohort '{cohort}' among {table}; add `{cohort}` or `other` there.")
+    return table.get(cohort, table.get("other"))
 
 
 def choose(path: Path = PARAMS, *, cohorts: list[str] | None, profile: str | None) -> None:
@@ -131,16 +143,20 @@ def choose(path: Path = PARAMS, *, cohorts: list[str] | None, profile: str | Non
 
     Raises
     ------
-    InputError
+    BadInput
         As `load`; the file is then left as it was.
     """
-    text = Path(path).read_text()
+    text = _text(path)
     chosen = _set_line(text, "cohorts", cohorts and f"[{', '.join(cohorts)}]")
     chosen = _set_line(chosen, "profile", profile)
     _parsed(chosen, path)
     if chosen != text:
         with written_whole(Path(path)) as part:
-            part.write_text(chosen)
+            part.write_bytes(chosen.encode())
+
+
+def _text(path: Path) -> str:
+    return Path(path).read_bytes().decode()  # line ends as they are
 
 
 _MEMORY = "  # this run only; otherwise: "
@@ -148,13 +164,15 @@ _MEMORY = "  # this run only; otherwise: "
 
 def _set_line(text: str, key: str, value: str | None) -> str:
     found = re.search(rf"^{key}: .*$", text, re.MULTILINE)
+    if not found and value is None:
+        return text
     if not found:
-        raise InputError(f"params.yaml: no line `{key}: …`; write it on one line, such as `cohorts: [mets]`.")
+        raise BadInput(f"params.yaml: no line `{key}: …`; write it on one line, such as `cohorts: [mets]`.")
     line = found.group()
     own = f"{key}: {line.split(_MEMORY)[1]}" if _MEMORY in line else line
     own_value = own.split("#")[0].removeprefix(f"{key}:").strip()
     changed = own if value in (None, own_value) else f"{key}: {value}{_MEMORY}{own.removeprefix(key + ': ')}"
-    return text.replace(line, changed, 1)
+    return text[: found.start()] + changed + text[found.end() :]
 
 
 def _merge(base: dict, changes: dict) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from survpack import params
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import NOTEBOOKS, ROOT, CohortPaths, written_whole
 
 TOLD = "SURVPACK_TOLD"  # names a file in which a stage leaves its sentence for whoever started the pipeline
@@ -24,7 +24,7 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
 
     Raises
     ------
-    InputError
+    BadInput
         As raised inside the notebook: the sentence, without the traceback.
     """
     import nbformat
@@ -32,7 +32,7 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
 
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.exists():
-        raise InputError(
+        raise BadInput(
             f"{source}: no such notebook; choose from {', '.join(sorted(p.stem for p in NOTEBOOKS.glob('*.ipynb')))}."
         )
     given = {"cohort": cohort} | ({"model": model} if model else {})
@@ -48,8 +48,8 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
             extra_arguments=["--log-level=ERROR"],
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename == InputError.__name__:
-            raise InputError(error.evalue) from None
+        if error.ename == BadInput.__name__:
+            raise BadInput(error.evalue) from None
         raise
     with written_whole(target) as part:
         nbformat.write(without_timing(notebook), part)
@@ -74,7 +74,7 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
 
     Raises
     ------
-    InputError
+    BadInput
         The sentence of the stage that could not go on.
     """
     from survpack import adapters
@@ -96,9 +96,9 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
         [sys.executable, "-m", "dvc", "repro"], cwd=ROOT, env={**os.environ, TOLD: str(told)}
     ).returncode
     if told.exists():
-        sentence = told.read_text()
+        sentence = told.read_text(encoding="utf-8")
         told.unlink()
-        raise InputError(sentence)
+        raise BadInput(sentence)
     if code:
         raise SystemExit(code)
     print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
@@ -112,11 +112,12 @@ def _forget_changed(cohort: str, fingerprint: str) -> None:
         rmtree(note.parent)
 
 
-def tell(error: InputError) -> None:
-    """Print a user's mistake as one sentence, and leave it where `report` looks for it."""
+def tell(error: BadInput) -> None:
+    """Print a user's mistake as one sentence; a stage leaves it to `report`, whose last line it is then."""
     if os.environ.get(TOLD):
-        Path(os.environ[TOLD]).write_text(str(error))
-    print(f"survpack: {error}", file=sys.stderr)
+        Path(os.environ[TOLD]).write_text(str(error), encoding="utf-8")
+    else:
+        print(f"survpack: {error}", file=sys.stderr)
 
 
 class _Lines:

@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from survpack.cohort import Cohort
+from survpack.errors import BadInput
 from survpack.params import Crops, per_cohort
 from survpack.paths import written_whole
 
@@ -77,14 +78,36 @@ def _crop_patient(rows: pd.DataFrame, modalities: list[str], cohort: Cohort, par
     size = params.size
     images = np.zeros((len(modalities), size, size, size), dtype=np.float32)
     for row in rows[rows["path"] != ""].itertuples():
-        mask = sitk.ReadImage(row.mask_path)
+        mask = read_image(row.mask_path)
         grid = cube_around(largest_lesion_centre(mask, cohort.tumour_labels), size, spacing)
-        image = normalise(sitk.ReadImage(row.path, sitk.sitkFloat32), row.modality, params)
+        image = normalise(read_image(row.path, sitk.sitkFloat32), row.modality, params)
         images[modalities.index(row.modality)] = onto(image, grid, sitk.sitkLinear)
-    mask = sitk.ReadImage(rows["mask_path"].iloc[0])
+    mask = read_image(rows["mask_path"].iloc[0])
     grid = cube_around(largest_lesion_centre(mask, cohort.tumour_labels), size, spacing)
     numbers = onto(mask, grid, sitk.sitkNearestNeighbor)
     return images, np.stack([numbers == number for number in cohort.labels]).astype(np.float32)
+
+
+def read_image(path: str, pixel: int = sitk.sitkUnknown) -> sitk.Image:
+    """A volume from disk.
+
+    Raises
+    ------
+    BadInput
+        For what is no image, axes that are not at right angles, or more than one volume.
+    """
+    try:
+        image = sitk.ReadImage(path, pixel)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BadInput(
+            f"{path}: unreadable ({reason}), expected a NIfTI file with axes at right angles; "
+            "copy it anew, or resample it onto such axes."
+        ) from None
+    size = image.GetSize()
+    if len(size) < 3 or max(size[3:], default=1) > 1:
+        raise BadInput(f"{path}: an image of size {size}, expected one volume of three axes; extract one volume.")
+    return image if len(size) == 3 else sitk.Extract(image, [*size[:3], *[0] * (len(size) - 3)])
 
 
 def at_baseline(images: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import written_whole
 
 KEYS = ["cohort", "model", "seed", "repeat", "fold", "split", "patient_id"]
@@ -41,11 +41,11 @@ class Prognosis:
     def __post_init__(self):
         absent = [name for name in [*KEYS, "risk", "days", *self.columns] if name not in self.table]
         if absent:
-            raise InputError(f"predictions: no column {', '.join(absent)}; see survpack.prognosis.Prognosis.")
+            raise BadInput(f"predictions: no column {', '.join(absent)}; see survpack.prognosis.Prognosis.")
         wrong = self.table[["risk", "days", *self.columns]].isna().any(axis=1)
         if wrong.any():
             patients = ", ".join(self.table.loc[wrong, "patient_id"].head(5))
-            raise InputError(f"predictions of {self.model}: NaN for patient {patients}; every patient needs a value.")
+            raise BadInput(f"predictions of {self.model}: NaN for patient {patients}; every patient needs a value.")
 
     @property
     def model(self) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import yaml
 
 from survpack import __version__, params, paths
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import CohortPaths, written_whole
 
 VAR = re.compile(r"\{\{<\s*var\s+(\S+?)\s*>\}\}")
@@ -46,7 +46,7 @@ def render(cohorts: list[str]) -> Path:
 
     Raises
     ------
-    InputError
+    BadInput
         For a cohort without results, or a source that cites a number, file or reference that is not there.
     """
     quarto = quarto_command()
@@ -94,7 +94,7 @@ def score(found: dict | None, metric: str) -> str | None:
 def _read(cohort: str) -> dict:
     """What the pipeline wrote of one cohort: facts, predictors alone, scores, comparisons."""
     if not NAME.fullmatch(cohort) or cohort == "study":
-        raise InputError(
+        raise BadInput(
             f"cohort '{cohort}' cannot name a section of the report, expected letters, digits, - and _ "
             "(and not 'study'); rename its folder in data/raw."
         )
@@ -103,7 +103,7 @@ def _read(cohort: str) -> dict:
     files = {key: own.facts(name) for key, name in about.items()} | {"scores": own.metrics}
     for file in files.values():
         if not file.exists():
-            raise InputError(
+            raise BadInput(
                 f"{file}: not found, expected the results of cohort '{cohort}'; run `make report`, which makes them."
             )
     return {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()} | {"own": own}
@@ -263,7 +263,7 @@ def section(template: str, cohort: str, found: dict) -> str:
     try:
         return Template(text).substitute(values, cohort=cohort, readings=readings)
     except (KeyError, ValueError) as error:
-        raise InputError(
+        raise BadInput(
             f"{path}: placeholder {error} is unknown, expected $cohort, $title, $outcome or $readings; correct it."
         ) from None
 
@@ -273,14 +273,14 @@ def expand(path: Path, found: dict) -> str:
 
     Raises
     ------
-    InputError
+    BadInput
         Naming the variable or the file that is not there, and the source that asks for it.
     """
 
     def value(match: re.Match) -> str:
         text = _look_up(found, match[1])
         if not isinstance(text, str):
-            raise InputError(
+            raise BadInput(
                 f"{path}: variable '{match[1]}' is not in _variables.yml, expected one of those there; "
                 "correct its name, or put it inside a block `<!-- if var … -->`."
             )
@@ -289,7 +289,7 @@ def expand(path: Path, found: dict) -> str:
     def included(match: re.Match) -> str:
         target = paths.ROOT / match[1].lstrip("/") if match[1].startswith("/") else path.parent / match[1]
         if not target.exists():
-            raise InputError(f"{path}: included file {target} not found, expected it there; run `make report`.")
+            raise BadInput(f"{path}: included file {target} not found, expected it there; run `make report`.")
         return expand(target, found)
 
     return INCLUDE.sub(included, VAR.sub(value, path.read_text(encoding="utf-8")))
@@ -331,7 +331,7 @@ def by_pandoc(source: str) -> str:
     try:
         return pypandoc.convert_text(source, "html5", "markdown", extra_args=options, cworkdir=str(paths.REPORTS))
     except RuntimeError as error:
-        raise InputError(
+        raise BadInput(
             f"{paths.REPORTS / 'paper.qmd'}: Pandoc stopped ({' '.join(str(error).split())}); correct the source it names."
         ) from None
 
@@ -342,7 +342,7 @@ def by_quarto(quarto: str) -> str:
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
     page = paths.REPORTS / "site" / "reports" / "paper.html"
     if done.returncode or not page.exists():
-        raise InputError(
+        raise BadInput(
             f"{paths.REPORTS / 'paper.qmd'}: Quarto stopped ({' '.join(done.stderr.split())[-500:]}); "
             "correct the source it names."
         )

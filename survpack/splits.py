@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 MOST_BINS = 4
 
@@ -34,7 +34,7 @@ def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed
 
     Raises
     ------
-    InputError
+    BadInput
         Where there are too few events for one in every fold and one in the test set.
     """
     events = int(outcome["event"].sum())
@@ -42,7 +42,7 @@ def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed
         remedy = (
             f"lower splits.folds in params.yaml to {events - 1} or fewer" if events > 2 else "add patients with events"
         )
-        raise InputError(
+        raise BadInput(
             f"{events} events among {len(outcome)} patients are too few for {folds} folds and a test set with at least "
             f"one each; {remedy}."
         )

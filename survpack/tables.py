@@ -66,13 +66,13 @@ def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
         nonnormal=[name for name in columns if name not in categorical],
         groupby="split",
         order={name: list(entry["levels"]) for name, entry in cohort.dictionary.items() if "levels" in entry},
-        limit={"event": 1},
         rename={name: tidy(name) for name in columns} | units | {"time_days": "follow-up, days"},
     )
     flat = made.tableone.copy()
     flat.columns = [str(column[-1]) for column in flat.columns]
     flat = flat.reset_index()
     first, second = flat.columns[:2]
+    flat = flat[(flat[first] != f"{tidy('event')}, n (%)") | (flat[second] != "False")]
     level = flat[second].map({"None": "missing", "True": ""}).fillna(flat[second])
     names = flat[first].str.removesuffix(", n (%)") + level.where(level == "", ": " + level)
     return flat.drop(columns=[first, second]).set_axis(names.rename("")).rename_axis(" ").reset_index()
@@ -100,7 +100,7 @@ def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) ->
         values = table[name].loc[outcome.index]
         values = np.log(values.clip(lower=1e-2)) if name.endswith(("_ml", "_to_tumour")) else values
         values = values.fillna(values.median())
-        if values.std() < 1e-9:
+        if not values.std() > 1e-9:  # nor where every value is missing
             continue
         frame = outcome[["time_days", "event"]].assign(x=(values - values.mean()) / values.std())
         fit = CoxPHFitter(alpha=1 - confidence).fit(frame, "time_days", "event")

@@ -14,7 +14,7 @@ from lifelines.utils import concordance_index
 from survpack import adapters, paths
 from survpack.adapters import bids, kits, sts
 from survpack.cohort import IMAGES
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.params import Params, load
 
 SERIES = ("CT", "MR_T1", "PET")
@@ -147,7 +147,7 @@ def test_a_missing_column_is_named_with_its_file(raw):
     root = sts_tree(raw / "sts", "cropped")
     sheet = pd.read_excel(root / sts.TABLE).rename(columns={"Grade": "Grading"})
     sheet.to_excel(root / sts.TABLE, index=False)
-    with pytest.raises(InputError, match=r"INFOclinical_STS\.xlsx: no column Grade;.*Grading"):
+    with pytest.raises(BadInput, match=r"INFOclinical_STS\.xlsx: no column Grade;.*Grading"):
         sts.clinical(root)
 
 
@@ -171,7 +171,7 @@ def test_kits_egfr_is_capped_and_missing_stays_missing(raw):
 
 def test_without_a_rule_time_zero_is_refused_with_the_patient(raw, params):
     kits_tree(raw / "kits")
-    with pytest.raises(InputError, match=r"kits.*case_00001.*0 or negative.*time_days > 0"):
+    with pytest.raises(BadInput, match=r"kits.*case_00001.*0 or negative.*time_days > 0"):
         adapters.load("kits", with_choices(params, kits={})).validated()
 
 
@@ -233,35 +233,35 @@ def test_a_flaw_in_a_bids_table_is_told_with_file_and_remedy(raw, params, file, 
     described["grade"]["Kind"] = "ordered"
     (root / "participants.json").write_text(json.dumps(described))
     spoil(root / file, old, new)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(BadInput, match=message):
         adapters.load("mine", params)
 
 
 def test_two_sessions_without_days_are_refused(raw):
     root = bids_tree(raw / "mine")
     (root / "sub-02" / "sub-02_sessions.tsv").unlink()
-    with pytest.raises(InputError, match=r"sub-02_sessions\.tsv not found.*`day`"):
+    with pytest.raises(BadInput, match=r"sub-02_sessions\.tsv not found.*`day`"):
         bids.discover(root)
 
 
 def test_two_images_of_one_sequence_are_refused(raw):
     root = bids_tree(raw / "mine")
     nifti(root / "sub-01" / "anat" / "sub-01_run-2_T2w.nii.gz")
-    with pytest.raises(InputError, match=r"both the t2w of one session"):
+    with pytest.raises(BadInput, match=r"both the t2w of one session"):
         bids.discover(root)
 
 
 def test_a_label_table_without_tumour_is_refused(raw):
     root = bids_tree(raw / "mine")
     (root / "dseg.tsv").write_text("index\tname\n0\tbackground\n1\tlesion\n")
-    with pytest.raises(InputError, match=r"dseg\.tsv: no label is named enhancing.*lesion"):
+    with pytest.raises(BadInput, match=r"dseg\.tsv: no label is named enhancing.*lesion"):
         bids.labels(root)
 
 
 def test_a_bad_value_in_a_bids_table_reaches_the_check_untouched(raw, params):
     root = bids_tree(raw / "mine")
     spoil(root / "participants.tsv", "412\t1", "412\tdead")
-    with pytest.raises(InputError, match=r"sub-01.*`event` is neither 0 nor 1"):
+    with pytest.raises(BadInput, match=r"sub-01.*`event` is neither 0 nor 1"):
         adapters.load("mine", params).validated()
 
 
@@ -269,7 +269,7 @@ def test_a_bad_value_in_a_bids_table_reaches_the_check_untouched(raw, params):
 
 
 def test_absent_data_are_told_with_what_to_fetch_from_where_to_where(raw):
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(BadInput) as refused:
         adapters.preflight("kits")
     for part in ("KiTS19", kits.SOURCE.url, kits.SOURCE.licence, str(raw / "kits")):
         assert part in str(refused.value)
@@ -277,13 +277,13 @@ def test_absent_data_are_told_with_what_to_fetch_from_where_to_where(raw):
 
 def test_an_unknown_name_lists_the_known_and_the_folders_there(raw):
     bids_tree(raw / "mine")
-    with pytest.raises(InputError, match=r"'nobody' is not known: choose one of mets, sts, kits.*mine"):
+    with pytest.raises(BadInput, match=r"'nobody' is not known: choose one of mets, sts, kits.*mine"):
         adapters.preflight("nobody")
 
 
 def test_a_folder_that_is_no_bids_folder_says_what_it_lacks(raw):
     (raw / "mine").mkdir()
-    with pytest.raises(InputError, match=r"mine/participants\.tsv not found"):
+    with pytest.raises(BadInput, match=r"mine/participants\.tsv not found"):
         adapters.preflight("mine")
 
 
@@ -305,7 +305,7 @@ def test_raw_data_are_found_as_a_link_and_elsewhere(raw, tmp_path, monkeypatch):
 )
 def test_a_mistyped_choice_is_refused(raw, params, choices, message):
     kits_tree(raw / "kits")
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(BadInput, match=message):
         adapters.load("kits", with_choices(params, kits=choices))
 
 

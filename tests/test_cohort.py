@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from survpack.cohort import Cohort, check_participants, select
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 DICTIONARY = {
@@ -39,7 +39,7 @@ def cohort(tmp_path):
 
 
 def refusal(cohort) -> str:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(BadInput) as refused:
         cohort.validated()
     return str(refused.value)
 
@@ -145,7 +145,7 @@ def test_selected_and_excluded_are_all_step_by_step(cohort):
 
 
 def test_a_selection_rule_that_cannot_be_read_names_itself_and_the_columns(cohort):
-    with pytest.raises(InputError, match=r"adults: years > 18.*params\.yaml.*time_days"):
+    with pytest.raises(BadInput, match=r"adults: years > 18.*params\.yaml.*time_days"):
         select(cohort.participants, {"adults": "years > 18"}, "cohort trial")
 
 

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
 from survpack import figures
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 MODELS = ["age", "volume", "clinical-cox", "radiomics-coxnet", "hybrid-efficientnet-mse", "somebody-elses"]
 MONTH = 365.25 / 12
@@ -389,7 +389,7 @@ def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         figures.save(figures.kaplan_meier(few()), tmp_path, "km", Broken(few()))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match="'km': kind is 'pdf'"):
+    with pytest.raises(BadInput, match="'km': kind is 'pdf'"):
         figures.save(figures.kaplan_meier(few()), tmp_path, "km", few(), kind="pdf")
 
 

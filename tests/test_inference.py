@@ -8,13 +8,13 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.inference import bootstrap, evaluate, interval, paired_difference, reading, resamples
 from survpack.metrics import METRICS, concordance, scores
 from survpack.params import Scores
 from survpack.prognosis import Prognosis, time_grid
 
-CHOICES = Scores(bootstrap=60, confidence=0.95, seed=17, horizon_days={"other": 300})
+CHOICES = Scores(bootstrap=60, confidence=0.95, seed=17, horizon_days={"other": 300}, shown=[], compare=[])
 
 
 def study(patients, longest, seed=0, noise=(0.0, 3.0)):
@@ -181,9 +181,9 @@ def test_models_that_predicted_different_patients_are_not_compared():
     participants, dev_ids, prognoses = study(60, 1500)
     lost = prognoses["model-1"]
     lost = Prognosis(lost.table[lost.table["patient_id"] != "P030"].reset_index(drop=True), lost.times)
-    with pytest.raises(InputError, match="model-0 and model-1.*P030"):
+    with pytest.raises(BadInput, match="model-0 and model-1.*P030"):
         difference_of(participants, dev_ids, prognoses["model-0"], lost)
-    with pytest.raises(InputError, match="P030"):
+    with pytest.raises(BadInput, match="P030"):
         evaluate({"model-0": prognoses["model-0"], "model-1": lost}, participants, dev_ids, CHOICES, "c")
 
 
@@ -192,13 +192,13 @@ def test_a_patient_on_both_sides_of_the_split_is_refused_and_named(dev, split):
     participants, dev_ids, prognoses = study(60, 1500)
     dev_ids = participants["patient_id"] if dev == "all patients" else dev_ids.iloc[1:]
     named = "P000" if split == "test" else "P012"
-    with pytest.raises(InputError, match=f"split '{split}': patient {named}"):
+    with pytest.raises(BadInput, match=f"split '{split}': patient {named}"):
         evaluate(prognoses, participants, dev_ids, CHOICES, "c")
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are():
     participants, dev_ids, prognoses = study(60, 1500)
-    with pytest.raises(InputError, match="'accuracy' is not one of harrell_c"):
+    with pytest.raises(BadInput, match="'accuracy' is not one of harrell_c"):
         difference_of(participants, dev_ids, *prognoses.values(), metric="accuracy")
-    with pytest.raises(InputError, match="no patient"):
+    with pytest.raises(BadInput, match="no patient"):
         bootstrap(lambda counts: {}, 0, repeats=10, confidence=0.95, seed=0)

@@ -19,7 +19,7 @@ from sksurv.metrics import (
 from sksurv.util import Surv
 
 from survpack import metrics
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.prognosis import Prognosis, time_grid
 
 
@@ -365,5 +365,5 @@ def test_a_split_without_a_death_scores_nan_where_deaths_are_needed(scored):
 
 def test_a_predicted_patient_of_unknown_outcome_is_refused_and_named(scored):
     train, outcome, prognosis = scored
-    with pytest.raises(InputError, match="P0003"):
+    with pytest.raises(BadInput, match="P0003"):
         metrics.scores(prognosis, outcome.drop(index=3), train, 300)

@@ -12,7 +12,7 @@ from lifelines.utils import concordance_index
 
 from survpack import adapters, paths, phantom
 from survpack.adapters import bids
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.params import load
 from survpack.phantom import mets
 
@@ -209,10 +209,10 @@ def test_a_killed_generation_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [{"patients": 0}, {"sites": 7}, {"spacing_mm": 0.1}, {"seed": -1}, {"patients": "x"}])
 def test_an_impossible_phantom_is_refused(tmp_path, wrong):
-    with pytest.raises(InputError, match=r"params\.yaml: a phantom of"):
+    with pytest.raises(BadInput, match=r"params\.yaml: a phantom of"):
         mets.generate(tmp_path / "bids", tmp_path / "truth.parquet", **{**SMALL, **wrong})
 
 
 def test_an_unknown_choice_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(InputError, match=r"cohort\.mets has lesions, but a phantom takes patients, sites, spacing_mm"):
+    with pytest.raises(BadInput, match=r"cohort\.mets has lesions, but a phantom takes patients, sites, spacing_mm"):
         phantom.ensure("mets", {"lesions": 3}, tmp_path / "bids", tmp_path / "truth.parquet")

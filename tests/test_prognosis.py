@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sksurv.nonparametric import kaplan_meier_estimator
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.prognosis import Prognosis, median_days, time_grid
 
 TIMES = np.array([100.5, 200, 300])
@@ -44,7 +44,7 @@ def test_the_splits_share_no_row_and_lose_none():
 
 @pytest.mark.parametrize("column", ["risk", "fold", "patient_id", "s_2"])
 def test_a_missing_column_is_refused_and_named(column):
-    with pytest.raises(InputError, match=rf"no column {column};"):
+    with pytest.raises(BadInput, match=rf"no column {column};"):
         Prognosis(table().drop(columns=column), TIMES)
 
 
@@ -52,7 +52,7 @@ def test_a_missing_column_is_refused_and_named(column):
 def test_a_missing_prediction_is_refused_and_names_the_patient(column):
     broken = table()
     broken.loc[3, column] = np.nan
-    with pytest.raises(InputError, match="of m: NaN for patient 003;"):
+    with pytest.raises(BadInput, match="of m: NaN for patient 003;"):
         Prognosis(broken, TIMES)
 
 

@@ -14,7 +14,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from survpack import paths, render
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 SOURCES = ["paper.qmd", "_cohort.qmd", "_summary.qmd", "references.bib", "paper.css", "survpack.lua"]
 FIGURES = [
@@ -184,7 +184,7 @@ def test_two_runs_give_the_same_bytes(study):
 def test_an_unknown_variable_is_refused_and_named_with_its_file(study):
     with open(study / "reports" / "paper.qmd", "a", encoding="utf-8") as source:
         source.write("\n{{< var study.nonsense >}}\n")
-    with pytest.raises(InputError, match=r"paper\.qmd.*study\.nonsense"):
+    with pytest.raises(BadInput, match=r"paper\.qmd.*study\.nonsense"):
         render.render(["mets"])
 
 
@@ -193,13 +193,13 @@ def test_a_dangling_reference_stops_the_render_and_keeps_the_old_page(study, key
     before = render.render(["mets"]).read_bytes()
     with open(study / "reports" / "_cohort.qmd", "a", encoding="utf-8") as source:
         source.write(f"\nSee @{key}.\n")
-    with pytest.raises(InputError, match=key):
+    with pytest.raises(BadInput, match=key):
         render.render(["mets"])
     assert (study / "reports" / "paper.html").read_bytes() == before
 
 
 def test_a_cohort_without_results_says_what_to_run(study):
-    with pytest.raises(InputError, match="make report"):
+    with pytest.raises(BadInput, match="make report"):
         render.render(["sts"])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.splits import make_splits
 
 
@@ -93,5 +93,5 @@ def test_another_seed_deals_other_patients():
 
 def test_too_few_events_are_told_with_the_remedy():
     outcome = pd.DataFrame({"patient_id": list("abcdef"), "site": "a", "time_days": 1.0, "event": [1, 1, 1, 0, 0, 0]})
-    with pytest.raises(InputError, match=r"3 events among 6 patients.*3 folds.*splits\.folds.*to 2 or fewer"):
+    with pytest.raises(BadInput, match=r"3 events among 6 patients.*3 folds.*splits\.folds.*to 2 or fewer"):
         make_splits(outcome, folds=3, test_fraction=0.2, seed=1)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from survpack import paths, phantom
 from survpack.cohort import OUTCOME, Cohort, select
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.params import Params
 
 ADAPTERS = ("sts", "kits")
@@ -45,11 +45,11 @@ def find_raw(name: str) -> Path:
 
     Raises
     ------
-    InputError
+    BadInput
         Where there is none, saying what to fetch from where; for a name nobody knows, which there are.
     """
     if name in phantom.PHANTOMS:
-        raise InputError(f"Cohort '{name}' is a phantom and has no raw data: it is made by running the study.")
+        raise BadInput(f"Cohort '{name}' is a phantom and has no raw data: it is made by running the study.")
     adapter = _adapter(name)
     folders = adapter.FOLDERS or (name,)
     for place in _places():
@@ -57,7 +57,7 @@ def find_raw(name: str) -> Path:
             if (place / folder).is_dir():
                 return place / folder
     source = adapter.SOURCE
-    raise InputError(
+    raise BadInput(
         f"No data for cohort '{name}': fetch {source.title} ({source.patients} patients, {source.size}, "
         f"{source.licence}) from {source.url} ({source.instructions}) and put the folder, or a link to it, "
         f"at {paths.RAW / folders[0]}."
@@ -77,7 +77,7 @@ def load(name: str, params: Params) -> Cohort:
 
     Raises
     ------
-    InputError
+    BadInput
         For an unknown name, outcome, choice or rule, for absent data, and for an unreadable table.
     """
     choices = dict(params.cohort.get(name, {}))
@@ -87,7 +87,7 @@ def load(name: str, params: Params) -> Cohort:
         root = paths.CohortPaths(name).bids
         phantom.ensure(name, choices, root, paths.CohortPaths(name).truth)
     elif choices:
-        raise InputError(f"params.yaml: cohort.{name} has {', '.join(choices)}, but takes only outcome and selection.")
+        raise BadInput(f"params.yaml: cohort.{name} has {', '.join(choices)}, but takes only outcome and selection.")
     else:
         root = find_raw(name)
     table = _with_outcome(adapter.clinical(root), adapter.OUTCOMES, outcome, name)
@@ -102,6 +102,7 @@ def load(name: str, params: Params) -> Cohort:
         dictionary=dictionary,
         labels=labels,
         flow=flow,
+        table=str(root / adapter.TABLE),
     )
 
 
@@ -122,14 +123,14 @@ def catalogue() -> list[str]:
         one = source(name)
         try:
             here = f"present at {find_raw(name)}"
-        except InputError:
+        except BadInput:
             here = f"absent; fetch from {one.url} ({one.instructions}) and put it at {paths.RAW / name}"
         lines.append(f"{name}: {one.title}, {one.patients} patients, {one.size}, {one.licence}: {here}")
     return lines
 
 
 def preflight(name: str) -> None:
-    """Raise InputError if `name` is unknown, its data absent or its table unreadable; reads no image."""
+    """Raise BadInput if `name` is unknown, its data absent or its table unreadable; reads no image."""
     adapter = _adapter(name)
     if name not in phantom.PHANTOMS:
         root = find_raw(name)
@@ -152,10 +153,10 @@ def fingerprint(name: str) -> str:
 
 
 def require(columns: list[str], table: pd.DataFrame, path: Path) -> None:
-    """Raise InputError, naming the file and the columns found, unless `table` has all of `columns`."""
+    """Raise BadInput, naming the file and the columns found, unless `table` has all of `columns`."""
     absent = [column for column in columns if column not in table]
     if absent:
-        raise InputError(
+        raise BadInput(
             f"{path}: no column {', '.join(absent)}; add or rename it (columns found: {', '.join(map(str, table))})."
         )
 
@@ -167,7 +168,7 @@ def _adapter(name: str) -> ModuleType:
     if name in phantom.PHANTOMS or any((place / name).is_dir() for place in _places()):
         return bids
     own = sorted(table.parent.name for table in paths.RAW.glob("*/participants.tsv"))
-    raise InputError(
+    raise BadInput(
         f"Cohort '{name}' is not known: choose one of {', '.join(names())}, or a BIDS folder of your own in "
         f"{paths.RAW} (there now: {', '.join(own) or 'none'}), as data/README.md describes."
     )
@@ -187,7 +188,7 @@ def _described(adapter: ModuleType, root: Path) -> tuple[dict, dict]:
 def _with_outcome(table: pd.DataFrame, outcomes: dict, wanted: str | None, name: str) -> pd.DataFrame:
     wanted = wanted or next(iter(outcomes))
     if wanted not in outcomes:
-        raise InputError(f"params.yaml: cohort.{name}.outcome is '{wanted}', but must be one of {', '.join(outcomes)}.")
+        raise BadInput(f"params.yaml: cohort.{name}.outcome is '{wanted}', but must be one of {', '.join(outcomes)}.")
     time, event = outcomes[wanted]
     return table.assign(time_days=table[time], event=table[event])
 
@@ -196,7 +197,7 @@ def _require_rows(images: pd.DataFrame, table: pd.DataFrame, root: Path) -> None
     """A scan without a row would vanish uncounted; more often the ids are written in two ways."""
     strangers = images["patient_id"][~images["patient_id"].isin(table["patient_id"])].unique()
     if len(strangers):
-        raise InputError(
+        raise BadInput(
             f"{root}: images of {', '.join(strangers[:5])}, but no such row in the table of patients (ids there look "
             f"like {table['patient_id'].iloc[0]}); write the ids alike, or add the row (n/a where unknown)."
         )

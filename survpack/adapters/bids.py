@@ -19,9 +19,10 @@ import pandas as pd
 
 from survpack.adapters import require
 from survpack.cohort import IMAGES, TUMOUR
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 NAME = "bids"
+TABLE = "participants.tsv"
 FOLDERS = ()  # the folder's name is the cohort's
 SITE = "single"
 LABELS = {1: "tumour"}
@@ -33,7 +34,7 @@ _NOT_COVARIATES = ("participant_id", "site", "time_days", "event")
 
 def clinical(root: Path) -> pd.DataFrame:
     """participants.tsv with numbers as numbers, levels as text and `n/a` as missing."""
-    path = Path(root) / "participants.tsv"
+    path = Path(root) / TABLE
     table = _tsv(path)
     described = dictionary(root)
     require(["participant_id", "time_days", "event", *described], table, path)
@@ -67,7 +68,7 @@ def labels(root: Path) -> dict[int, str]:
     require(["index", "name"], table, path)
     meaning = dict(zip(_numbers(table["index"]).astype(int).tolist(), table["name"], strict=True))
     if not set(meaning.values()) & set(TUMOUR):
-        raise InputError(
+        raise BadInput(
             f"{path}: no label is named {' or '.join(TUMOUR)} (names found: {', '.join(meaning.values())}); "
             "rename what is tumour."
         )
@@ -89,7 +90,7 @@ def discover(root: Path) -> pd.DataFrame:
     images = pd.DataFrame(rows, columns=IMAGES)
     twice = images[images.duplicated(["patient_id", "session", "modality"], keep=False)]
     if len(twice):
-        raise InputError(
+        raise BadInput(
             f"{twice['path'].iloc[0]} and {twice['path'].iloc[1]} are both the {twice['modality'].iloc[0]} of one "
             "session; keep one."
         )
@@ -140,7 +141,7 @@ def _entry(name: str, entry: dict, path: Path) -> dict:
     levels = list(map(str, entry.get("Levels", [])))
     kind = entry.get("Kind") or (("ordered" if entry.get("Ordered") else "categorical") if levels else "numeric")
     if kind in ("ordered", "categorical") and not levels:
-        raise InputError(f"{path}: `{name}` is {kind} but has no Levels; list them, the lowest first.")
+        raise BadInput(f"{path}: `{name}` is {kind} but has no Levels; list them, the lowest first.")
     facts = {"kind": kind, "unit": entry.get("Units"), "description": entry.get("Description")}
     facts |= {"levels": levels} if kind != "numeric" and levels else {}
     return {key: value for key, value in facts.items() if value}
@@ -171,30 +172,30 @@ def _days(patient: Path, sessions: list[str]) -> dict[str, float]:
     path = patient / f"{patient.name}_sessions.tsv"
     if not path.exists():
         if len(sessions) > 1:
-            raise InputError(f"{path} not found: with more than one session it tells the `day` of each `session_id`.")
+            raise BadInput(f"{path} not found: with more than one session it tells the `day` of each `session_id`.")
         return dict.fromkeys(sessions, 0.0)
     table = _tsv(path)
     require(["session_id", "day"], table, path)
     days = dict(zip(table["session_id"], pd.to_numeric(table["day"], errors="coerce"), strict=True))
     unknown = [session for session in sessions if pd.isna(days.get(session))]
     if unknown:
-        raise InputError(f"{path}: no `day` for {', '.join(unknown)}; give it in days from baseline.")
+        raise BadInput(f"{path}: no `day` for {', '.join(unknown)}; give it in days from baseline.")
     return days
 
 
 def _tsv(path: Path) -> pd.DataFrame:
     if not path.exists():
-        raise InputError(f"{path} not found: a BIDS folder needs it (data/README.md describes one).")
+        raise BadInput(f"{path} not found: a BIDS folder needs it (data/README.md describes one).")
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig")
 
 
 def _json(path: Path) -> dict:
     if not path.exists():
-        raise InputError(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
+        raise BadInput(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); correct it there.") from None
+        raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
 
 
 def _write_json(path: Path, content: dict) -> None:

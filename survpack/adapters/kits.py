@@ -16,7 +16,7 @@ import pandas as pd
 
 from survpack.adapters import Source, require
 from survpack.cohort import IMAGES
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 NAME = "kits"
 FOLDERS = ("kits", "kits19/data", "kits19")
@@ -51,7 +51,7 @@ def clinical(root: Path) -> pd.DataFrame:
     """One row a patient: survival from surgery, baseline covariates, and two columns for selection only."""
     path = Path(root) / TABLE
     if not path.exists():
-        raise InputError(f"{path} not found: take it from {SOURCE.url} ({SOURCE.instructions}) and put it there.")
+        raise BadInput(f"{path} not found: take it from {SOURCE.url} ({SOURCE.instructions}) and put it there.")
     cases = pd.DataFrame(json.loads(path.read_text()))
     require(["case_id", "age_at_nephrectomy", "gender", "body_mass_index", "smoking_history", "comorbidities",
              "radiographic_size", "last_preop_egfr", "malignant", "vital_status", "vital_days_after_surgery"],

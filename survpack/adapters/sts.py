@@ -14,7 +14,7 @@ import pandas as pd
 
 from survpack.adapters import Source, require
 from survpack.cohort import IMAGES
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 NAME = "sts"
 TCIA = "https://doi.org/10.7937/K9/TCIA.2015.7GO2GSKS"
@@ -98,7 +98,7 @@ def _series(folder: Path, series: str, what: str) -> str:
 def _sheet(root: Path) -> pd.DataFrame:
     path = Path(root) / TABLE
     if not path.exists():
-        raise InputError(f"{path} not found: take it from {TCIA} and put it there.")
+        raise BadInput(f"{path} not found: take it from {TCIA} and put it there.")
     sheet = pd.read_excel(path, na_values=["--", "N/A"])
     require(["Patient ID", "Age", "Sex", "Grade", "MSKCC type", _MRI_DAY, _PET_GAP, _RELAPSE, _STATUS, _FOLLOW_UP],
             sheet, path)  # fmt: skip

@@ -7,7 +7,7 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 
-from survpack.errors import InputError
+from survpack.errors import BadInput
 
 PHANTOMS = ("mets",)
 CHOICES = ("patients", "sites", "spacing_mm", "seed")
@@ -27,7 +27,7 @@ def ensure(name: str, choices: dict, folder: Path, truth: Path) -> None:
     """
     unknown = set(choices) - set(CHOICES)
     if unknown:
-        raise InputError(
+        raise BadInput(
             f"params.yaml: cohort.{name} has {', '.join(sorted(unknown))}, but a phantom takes {', '.join(CHOICES)}, "
             "outcome and selection."
         )

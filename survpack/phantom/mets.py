@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from survpack.adapters import bids
-from survpack.errors import InputError
+from survpack.errors import BadInput
 from survpack.paths import written_whole
 from survpack.phantom import stamp
 
@@ -87,12 +87,12 @@ def generate(folder: Path, truth_path: Path, *, patients: int, sites: int, spaci
 
     Raises
     ------
-    InputError
+    BadInput
         For a size that makes no cohort.
     """
     whole = all(isinstance(number, int) for number in (patients, sites, seed)) and seed >= 0
     if not (whole and 1 <= sites <= patients and isinstance(spacing_mm, int | float) and 1 <= spacing_mm <= 8):
-        raise InputError(
+        raise BadInput(
             f"params.yaml: a phantom of {patients} patients, {sites} sites, {spacing_mm} mm and seed {seed} cannot be "
             "made; give whole numbers, no more sites than patients, and a spacing_mm from 1 to 8."
         )

@@ -1,0 +1,245 @@
+"""Tables against counting by hand and against lifelines."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter, KaplanMeierFitter
+from lifelines.utils import concordance_index
+
+from survpack import tables
+from survpack.adapters import Source
+from survpack.cohort import Cohort
+from survpack.params import load
+
+DICTIONARY = {
+    "age": {"kind": "numeric", "unit": "years"},
+    "tumour_grade": {"kind": "ordered", "levels": ["low", "mid", "high"]},
+    "sex": {"kind": "categorical", "levels": ["female", "male"]},
+}
+
+
+def made(events: float = 0.5, sites: int = 2, count: int = 80, seed: int = 0) -> tuple[Cohort, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({
+        "patient_id": [f"p{k:02d}" for k in range(count)],
+        "site": rng.choice(["north", "south"][:sites], count),
+        "time_days": rng.exponential(400, count).round() + 1,
+        "event": rng.random(count) < events,
+        "age": rng.normal(60, 9, count),
+        "tumour_grade": rng.choice(["low", "mid", "high"], count),
+        "sex": rng.choice(["female", "male"], count),
+    })  # fmt: skip
+    table.loc[:4, "age"], table.loc[3:5, "tumour_grade"] = np.nan, None
+    split = pd.DataFrame({"patient_id": table["patient_id"], "split": np.where(np.arange(count) % 4, "dev", "test")})
+    return Cohort(
+        "trial", table, pd.DataFrame(), DICTIONARY, {1: "tumour"}, [{"step": "all", "remaining": count}]
+    ), split
+
+
+def counts(table: pd.DataFrame, column: str) -> dict[str, int]:
+    """First number of each row."""
+    found = table.set_index(table.columns[0])[column].astype(str).str.extract(r"^(\d+)")[0].dropna()
+    return found.astype(int).to_dict()
+
+
+# --- characteristics
+
+
+@pytest.mark.parametrize("events", [0.15, 0.5, 0.9, 1.0])
+def test_the_row_of_events_counts_the_events_however_few_they_are(events):
+    cohort, split = made(events)
+    table = tables.characteristics(cohort, split)
+    event = cohort.participants.set_index("patient_id")["event"]
+    dev = split.loc[split["split"] == "dev", "patient_id"]
+    row = table[table.iloc[:, 0].str.startswith("Event")]
+    assert row.iloc[:, 0].tolist() == ["Event"]
+    assert row["Overall"].item() == f"{event.sum()} ({100 * event.mean():.1f})"
+    assert counts(table, "Development")["Event"] == event[dev].sum()
+
+
+def test_levels_and_missing_add_up_to_the_patients_of_each_column():
+    cohort, split = made()
+    table = tables.characteristics(cohort, split)
+    sizes = {"Overall": 80, "Development": 60, "Held out": 20}
+    for column, size in sizes.items():
+        found = counts(table, column)
+        assert found["n"] == size
+        for covariate, levels in (("Site", 2), ("Tumour grade", 4), ("Sex", 2)):
+            rows = [value for name, value in found.items() if name.startswith(f"{covariate}: ")]
+            assert len(rows) == levels and sum(rows) == size
+    for name, row in (("dev", "Development"), ("test", "Held out")):
+        ids = split.loc[split["split"] == name, "patient_id"]
+        grade = cohort.participants.set_index("patient_id").loc[ids, "tumour_grade"].value_counts()
+        assert {level: counts(table, row)[f"Tumour grade: {level}"] for level in grade.index} == grade.to_dict()
+
+
+def test_what_is_missing_is_shown_as_missing():
+    table = tables.characteristics(*made()).set_index(" ")
+    age = next(name for name in table.index if name.startswith("Age, years"))
+    assert int(table.loc[age, "Missing"]) == 5
+    assert table.loc["Tumour grade: missing", "Overall"].startswith("3 ")
+    assert not any("None" in name or "nan" in name.lower() for name in table.index)
+
+
+def test_levels_keep_the_order_of_the_dictionary_and_numbers_are_medians():
+    cohort, split = made()
+    table = tables.characteristics(cohort, split).set_index(" ")
+    grades = [name.split(": ")[1] for name in table.index if name.startswith("Tumour grade")]
+    assert grades == ["low", "mid", "high", "missing"]
+    median, low, high = map(float, re.findall(r"[\d.]+", table.loc["Age, years, median [Q1,Q3]", "Overall"]))
+    quartiles = cohort.participants["age"].quantile([0.5, 0.25, 0.75])
+    np.testing.assert_allclose([median, low, high], quartiles, atol=0.051)
+
+
+def test_one_site_is_not_a_row():
+    table = tables.characteristics(*made(sites=1))
+    assert not table.iloc[:, 0].str.startswith("Site").any()
+
+
+# --- univariate
+
+
+def biomarkers(cohort: Cohort, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    outcome = cohort.outcome.set_index("patient_id")
+    rng = np.random.default_rng(seed)
+    hazard = 8 - np.log(outcome["time_days"]) + rng.normal(0, 0.7, len(outcome))
+    table = pd.DataFrame({"tumour_ml": np.exp(hazard), "sphericity": rng.uniform(0.3, 0.9, len(outcome))})
+    table["oedema_to_tumour"] = rng.exponential(1, len(outcome))
+    table["oedema_to_tumour"] = table["oedema_to_tumour"].where(rng.random(len(outcome)) > 0.1)
+    return table.set_index(outcome.index), outcome
+
+
+def test_hazard_ratios_are_those_of_lifelines_a_standard_deviation():
+    table, outcome = biomarkers(made()[0])
+    found = tables.univariate(table, outcome, 0.9).set_index("biomarker")
+    taken = {"tumour_ml": np.log(table["tumour_ml"]), "sphericity": table["sphericity"]}
+    for name, values in taken.items():
+        fit = CoxPHFitter(alpha=0.1).fit(outcome[["time_days", "event"]].assign(x=values), "time_days", "event")
+        spread = values.std()
+        row = found.loc[name]
+        assert np.log(row["hazard_ratio"]) == pytest.approx(fit.params_["x"] * spread, rel=1e-4, abs=1e-6)
+        interval = fit.confidence_intervals_.loc["x"].to_numpy() * spread
+        np.testing.assert_allclose(np.log(row[["low", "high"]].astype(float)), interval, rtol=1e-4, atol=1e-5)
+        assert row["p"] == pytest.approx(fit.summary.loc["x", "p"], rel=1e-4)
+        direction = np.sign(fit.params_["x"])
+        expected = concordance_index(outcome["time_days"], -direction * values, outcome["event"])
+        assert row["concordance"] == pytest.approx(expected)
+
+
+def test_the_planted_biomarker_comes_first_and_harms():
+    table, outcome = biomarkers(made()[0])
+    found = tables.univariate(table, outcome, 0.95)
+    assert found["biomarker"].iloc[0] == "tumour_ml" and found["hazard_ratio"].iloc[0] > 1.5
+    assert found["p"].is_monotonic_increasing
+
+
+def test_the_unit_of_a_biomarker_does_not_matter():
+    table, outcome = biomarkers(made()[0])
+    scaled = table.assign(sphericity=100 * table["sphericity"] + 7)
+    pd.testing.assert_frame_equal(tables.univariate(table, outcome, 0.95), tables.univariate(scaled, outcome, 0.95))
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_what_does_not_vary_or_is_always_missing_is_left_out(value):
+    table, outcome = biomarkers(made()[0])
+    found = tables.univariate(table.assign(flat=value), outcome, 0.95)
+    assert set(found["biomarker"]) == set(table.columns)
+
+
+def test_printed_hazard_ratios_round_and_a_tiny_p_is_an_inequality():
+    row = {"biomarker": "tumour_ml", "hazard_ratio": 1.204, "low": 1.0, "high": 1.456, "p": 2e-6, "concordance": 0.617}
+    text = tables.univariate_text(pd.DataFrame([row, row | {"p": 0.0312}]))
+    assert text.iloc[0, 1:].tolist() == ["1.20 (1.00 to 1.46)", "< 0.001", "0.62"]
+    assert text.iloc[1, 2] == "0.031"
+    assert "_" not in text.iloc[0, 0]
+
+
+# --- facts
+
+
+def facts(cohort: Cohort, split: pd.DataFrame) -> dict:
+    study = SimpleNamespace(name="trial", params=load(), horizon_days=365.0)
+    return tables.facts(study, cohort, split, Source("Trial", "https://x", "CC0", "", 80, ""))
+
+
+def test_follow_up_is_the_reverse_kaplan_meier_median_of_lifelines():
+    cohort, split = made(0.5)
+    found = facts(cohort, split)
+    time, event = cohort.participants["time_days"], cohort.participants["event"]
+    reverse = KaplanMeierFitter().fit(time, 1 - event.astype(int)).median_survival_time_
+    assert found["median_followup_days"] == reverse
+    assert found["median_survival_days"] == KaplanMeierFitter().fit(time, event).median_survival_time_
+
+
+def test_facts_count_patients_and_events_of_both_sides():
+    cohort, split = made(0.4)
+    found = facts(cohort, split)
+    assert (found["n"], found["events"]) == (80, int(cohort.participants["event"].sum()))
+    assert sum(side["n"] for side in found["splits"].values()) == 80
+    assert sum(side["events"] for side in found["splits"].values()) == found["events"]
+    assert found["splits"]["test"]["n"] == 20
+    assert sum(found["sites"].values()) == 80
+
+
+def test_a_median_that_is_never_reached_is_unknown_not_infinite():
+    cohort, split = made(0.05)
+    assert facts(cohort, split)["median_survival_days"] is None
+    cohort.participants["event"] = True  # nobody is censored: follow-up has no reverse median
+    assert facts(cohort, split)["median_followup_days"] is None
+
+
+# --- text
+
+
+@pytest.mark.parametrize(
+    "interval, digits, text",
+    [
+        ({"estimate": 0.678, "low": 0.551, "high": 0.79}, 2, "0.68 (0.55 to 0.79)"),
+        ({"estimate": None, "low": None, "high": None}, 2, "–"),
+        ({}, 2, "–"),
+        ({"estimate": 0.5, "low": None, "high": None}, 2, "0.50"),
+        ({"estimate": 0.5}, 2, "0.50"),
+        ({"estimate": -0.5, "low": -1.25, "high": 0.25}, 1, "−0.5 (−1.2 to 0.2)"),
+        ({"estimate": 120.4, "low": 99.6, "high": 150.0}, 0, "120 (100 to 150)"),
+        ({"estimate": 0.0, "low": 0.0, "high": 0.0}, 2, "0.00 (0.00 to 0.00)"),
+    ],
+)
+def test_an_interval_reads_as_text_and_an_undefined_score_as_a_dash(interval, digits, text):
+    assert tables.interval_text(interval, digits) == text
+
+
+@pytest.mark.parametrize("make", [lambda: tables.characteristics(*made()), lambda: _scores(), lambda: _univariate()])
+def test_a_saved_table_is_a_pipe_table_beside_the_same_csv(tmp_path, make):
+    table = make()
+    path = tables.save(table, tmp_path, "one")
+    header, rule, *rows = path.read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch(r"\|(:?-+:?\|)+", rule)
+    assert {line.count("|") for line in (header, rule, *rows)} == {table.shape[1] + 1}
+    assert len(rows) == len(table)
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    csv = pd.read_csv(tmp_path / "one.csv", dtype=str, keep_default_na=False)
+    assert cells == csv.map(str.strip).values.tolist()
+    assert not any("_" in cell for row in [header.split("|"), *cells] for cell in row)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["one.csv", "one.md"]
+
+
+def _univariate() -> pd.DataFrame:
+    table, outcome = biomarkers(made()[0])
+    return tables.univariate_text(tables.univariate(table, outcome, 0.95))
+
+
+def _scores() -> pd.DataFrame:
+    interval = {"estimate": 0.6, "low": 0.5, "high": 0.7}
+    found = {"clinical-cox": dict.fromkeys(tables.METRICS, interval)}
+    found["age"] = found["clinical-cox"] | {"r2": {"estimate": None}}
+    return tables.scores(found, {"clinical-cox": "Clinical Cox", "age": "Age"})
+
+
+def test_a_table_of_scores_has_a_row_a_model_and_every_score():
+    table = _scores()
+    assert table["Model"].tolist() == ["Clinical Cox", "Age"]
+    assert list(table.columns[1:]) == list(tables.HEADINGS.values()) and set(tables.METRICS) == set(tables.HEADINGS)
+    assert table.loc[1, "R²"] == "–" and table.loc[0, "MAE, days"] == "1 (0 to 1)"
