@@ -241,7 +241,7 @@ class Hybrid:
         frame = chart_and_lesion(patients)
         self.prepare = prepare_table(frame, patients.dictionary).fit(frame)
         dead = patients.outcome.loc[patients.outcome["event"].astype(bool), "time_days"]
-        self.days_mean, self.days_sd = float(dead.mean()), max(float(dead.std()), 1.0)
+        self.days_mean, self.days_sd = float(dead.mean()), max(float(dead.std(ddof=0)), 1.0)
 
     def _build(self, patients: Patients):
         from survpack.networks import HybridNet
