@@ -58,7 +58,7 @@ LABELS = {
 WORDS = {  # of column names, as the report prints them
     "ml": "(mL)", "mm": "(mm)", "kps": "KPS", "gpa": "GPA", "suv": "SUV", "ct": "CT", "pt": "PET", "t1n": "T1",
     "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM", "gldm": "GLDM",
-    "ngtdm": "NGTDM", "firstorder": "first-order", "rad": "",
+    "ngtdm": "NGTDM", "bmi": "BMI", "egfr": "eGFR", "mskcc": "MSKCC", "firstorder": "first-order", "rad": "",
 }  # fmt: skip
 SPLITS = {"cv": "Cross-validation", "development": "Development (cross-validation)", "test": "Held-out test"}
 # Of groups of patients: dark and solid against light and dashed, none of them a family's colour.
