@@ -593,7 +593,9 @@ def predicted_vs_observed(table: pd.DataFrame) -> Figure:
 
 def _panels(count: int, columns: int, height: float, **shared) -> tuple[Figure, list]:
     """A grid of `count` panels; inner axes keep their ticks where the panel below is missing."""
-    columns = 2 if count == 4 else min(columns, count)
+    if columns == 3 and count == 4:  # two wider ones a row rather than one left over
+        columns, height = 2, 1.45 * height
+    columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, max(height * rows + 0.6, 3.2 if columns == 1 else 0)))
     grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
