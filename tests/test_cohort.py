@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from survpack.cohort import Cohort, check_participants, select
+from survpack.cohort import IMAGES, Cohort, check_images, check_participants, select
 from survpack.errors import BadInput
 
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
@@ -159,3 +159,17 @@ def test_a_cohort_is_read_back_as_it_was_saved(cohort, tmp_path):
 
 def test_tumour_is_enhancing_and_necrosis_but_not_oedema(cohort):
     assert cohort.tumour_labels == [1, 3]
+
+
+def test_an_image_file_that_was_cut_off_is_refused_and_named(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = nib.Nifti1Image(rng.integers(1, 1000, (24, 24, 24)).astype(np.int16), np.eye(4))
+    mask = nib.Nifti1Image(np.pad(np.ones((4, 4, 4), np.uint8), 10), np.eye(4))
+    nib.save(whole, tmp_path / "scan.nii.gz")
+    nib.save(mask, tmp_path / "mask.nii.gz")
+    (tmp_path / "scan.nii.gz").write_bytes((tmp_path / "scan.nii.gz").read_bytes()[:20_000])
+    images = pd.DataFrame(
+        [["a", "baseline", 0.0, "ct", str(tmp_path / "scan.nii.gz"), str(tmp_path / "mask.nii.gz")]], columns=IMAGES
+    )
+    [finding] = check_images(images, pd.DataFrame({"patient_id": ["a"]}), {1: "tumour"}, "mine")
+    assert "scan.nii.gz, patient a" in str(finding) and "fetch or convert it again" in str(finding)

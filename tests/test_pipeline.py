@@ -289,3 +289,19 @@ def check_notebooks(root: Path, models: list[str]) -> None:
         assert set(timing(notebook)) <= {"stdout"}
         assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
         assert str(root) not in path.read_text(encoding="utf-8"), f"{path.name} names a folder of this machine"
+
+
+# --- raw data that change
+
+
+def test_a_cohort_is_read_again_where_its_raw_folder_changed_and_only_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "DERIVED", tmp_path)
+    note = paths.CohortPaths("sts").source / "source.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps({"cohort": "sts", "fingerprint": "as read"}))
+
+    pipeline._forget_changed("sts", "as read")
+    assert note.exists() and not capsys.readouterr().out
+
+    pipeline._forget_changed("sts", "another")
+    assert not note.exists() and "sts: the raw data have changed" in capsys.readouterr().out
