@@ -28,6 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "flash-radiomics", "shap")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DIGITS = {"ibs": 3, "ici": 3, "mae_days": 0}  # of a score in prose; two for all others
+FEW_EVENTS = 50  # below which a section says that its intervals are wide
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
 
@@ -153,6 +154,7 @@ def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortP
         "test_set": {key: amount(value) for key, value in facts["splits"]["test"].items()},
         "median_survival": _if_known(facts["median_survival_days"], 0),
         "null_ibs": _if_known(compared.get("null_ibs"), 3),
+        "few_events": "yes" if facts["events"] < FEW_EVENTS else None,
         "smoke": "yes" if facts["profile"] == "smoke" else None,
         "explained": "yes" if any(own.figures("explanation").glob("*.*g")) else None,
         "readings": "yes" if compared["readings"] else None,
