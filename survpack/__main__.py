@@ -1,4 +1,4 @@
-"""Command line: python -m survpack report · run · render · check · fetch."""
+"""Command line: python -m survpack report · run · render · check · new · dicom · fetch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,24 @@ def _parser() -> argparse.ArgumentParser:
     render.set_defaults(command=_render)
 
     check = commands.add_parser("check", help="everything that is wrong with a cohort, and how to mend it")
-    check.add_argument("cohort", help="a cohort's name, or a BIDS folder")
+    check.add_argument("cohorts", nargs="+", metavar="cohort", help="a name or a folder; of several, overlaps too")
     check.set_defaults(command=_check)
+
+    new = commands.add_parser("new", help="a folder to fill with a cohort of your own")
+    new.add_argument("name", help="of the folder, in data/raw")
+    new.add_argument("--table", action="store_true", help="a table of paths and a column map, instead of BIDS")
+    new.set_defaults(command=_new)
+
+    dicom = commands.add_parser("dicom", help="a folder of DICOM, made a BIDS folder that names nobody")
+    dicom.add_argument("download", type=Path, help="DICOM series, RTSTRUCT and SEG in any nesting")
+    dicom.add_argument("out", type=Path, help="the BIDS folder to write, such as data/raw/NAME")
+    dicom.add_argument(
+        "--tumour", default=r"GTV|tumou?r|neoplasm|mass|lesion", help="pattern of the regions that make up the tumour"
+    )
+    dicom.add_argument("--keep-ids", action="store_true", help="for public, pseudonymous sets")
+    dicom.add_argument("--key", type=Path, help="where the table of old and new ids goes, outside OUT")
+    dicom.add_argument("--deface", choices=["none", "skull"], default="none", help="skull: keep the brain only")
+    dicom.set_defaults(command=_dicom)
 
     fetch = commands.add_parser("fetch", help="the public data sets: what, where from, whether present")
     fetch.set_defaults(command=_fetch)
@@ -67,23 +83,28 @@ def _render(given) -> None:
 
 
 def _check(given) -> int:
-    from survpack import adapters, params
+    from survpack import checking
 
-    folder = Path(given.cohort)
-    name = str(folder.resolve()) if folder.is_dir() and given.cohort not in adapters.names() else given.cohort
-    findings = adapters.load(name, params.load()).check()
-    for finding in findings:
-        print(f"{finding.severity}: {finding}")
-    errors = sum(finding.severity == "error" for finding in findings)
-    print(f"{given.cohort}: {errors} errors, {len(findings) - errors} warnings")
-    return 2 if errors else 0
+    return checking.print_findings(given.cohorts)
+
+
+def _new(given) -> None:
+    from survpack import template
+
+    print(template.new(given.name, table=given.table))
+
+
+def _dicom(given) -> None:
+    from survpack.dicom import convert
+
+    for line in convert(given.download, given.out, given.tumour, given.keep_ids, given.key, given.deface):
+        print(line)
 
 
 def _fetch(given) -> None:
-    from survpack import adapters
+    from survpack.adapters.catalogue import catalogue
 
-    for line in adapters.catalogue():
-        print(line)
+    print("\n".join(catalogue()))
 
 
 if __name__ == "__main__":

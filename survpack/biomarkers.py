@@ -52,7 +52,10 @@ def lesion_volumes(mask: np.ndarray, voxel_ml: float, labels: dict[int, str]) ->
         `<label>_ml`, `tumour_ml` (enhancing and necrosis, or the one tumour label) and, where
         these labels exist, `oedema_to_tumour` and `necrosis_fraction` (NaN without tumour).
     """
-    counts = {meaning: np.count_nonzero(mask == number) * voxel_ml for number, meaning in labels.items()}
+    counts = dict.fromkeys(labels.values(), 0.0)  # several numbers may mean one thing: a set that numbers its lesions
+    for number, voxels in zip(*np.unique(mask, return_counts=True), strict=True):
+        if number in labels:
+            counts[labels[number]] += int(voxels) * voxel_ml
     tumour = sum(volume for meaning, volume in counts.items() if meaning in TUMOUR)
     found = {f"{meaning}_ml": volume for meaning, volume in counts.items()} | {"tumour_ml": tumour}
     if "oedema" in counts:

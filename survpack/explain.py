@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from survpack.cohort import TUMOUR
+from survpack.errors import BadInput
 from survpack.metrics import concordance
 from survpack.models import Classical, Hybrid, Patients, chart_and_lesion
 from survpack.preprocess import CropSet
@@ -58,6 +59,8 @@ def hybrid_importance(model: Hybrid, patients: Patients, **choices) -> pd.DataFr
     """`permutation_importance` of the image and of every column of chart and lesion biomarkers."""
     frame = chart_and_lesion(patients)
     parts = {name: frame[name].to_numpy() for name in frame}
+    if "image" in parts:
+        raise BadInput("participants table: a column is named `image`, which is the scan's name here; rename it.")
     sign = -1 if model.objective == "mse" else 1
 
     def risk_of(given: dict[str, np.ndarray]) -> np.ndarray:
@@ -82,10 +85,11 @@ def gradcam(model: Hybrid, patients: Patients) -> np.ndarray:
     where = next(net.parameters()).device
     table = torch.as_tensor(model.table(patients), dtype=torch.float32, device=where)
     towards = -1.0 if model.objective == "mse" else 1.0  # what raises the risk, or shortens the days
+    seen = _seen_with(net, towards)
+    camera = GradCAM(seen, target_layers=f"net.{CAM_LAYER[model.encoder]}", postprocessing=lambda raw: raw)
     maps = []
     for image, row in zip(stacked, table, strict=True):
-        seen = _seen_with(net, row[None], towards)
-        camera = GradCAM(seen, target_layers=f"net.{CAM_LAYER[model.encoder]}", postprocessing=lambda raw: raw)
+        seen.row = row[None]
         raw = camera(torch.as_tensor(image[None], device=where), class_idx=0)[0, 0]
         raw = np.clip(raw.detach().cpu().numpy() if hasattr(raw, "detach") else raw, 0, None)
         maps.append(raw / raw.max() if raw.max() > 0 else np.full_like(raw, np.nan))
@@ -172,16 +176,16 @@ def _tumour(masks: np.ndarray, labels: list[str]) -> np.ndarray:
     return masks[[channel for channel, label in enumerate(labels) if label in TUMOUR]].max(axis=0) > 0
 
 
-def _seen_with(net, row, towards: float):
-    """The network as a function of the image alone, one chart held fixed: what MONAI's Grad-CAM asks for."""
+def _seen_with(net, towards: float):
+    """The network as a function of the image alone, the chart held at `row`: what MONAI's Grad-CAM asks for."""
     from torch import nn
 
     class OneChart(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net = net
+            self.net, self.row = net, None
 
         def forward(self, image):
-            return towards * self.net(image, row)[:, None]
+            return towards * self.net(image, self.row)[:, None]
 
     return OneChart().eval()

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from survpack.errors import BadInput
 from survpack.metrics import METRICS, scores
+from survpack.numbers import amount, interval_text
 from survpack.params import Scores, per_cohort
 from survpack.prognosis import SPLITS, Prognosis
 
@@ -136,12 +137,12 @@ def reading(difference: dict, label_a: str, label_b: str) -> str:
     if estimate is None:
         return f"{named}: not defined"
     if low is None:
-        return f"{named}: {_number(estimate, 2)} (no interval): not shown"
+        return f"{named}: {amount(estimate, 2)} (no interval): not shown"
     # a bound is never printed as 0 unless it is 0, or the verdict would seem to contradict it
     smallest = min((abs(bound) for bound in (low, high) if bound), default=1.0)
     digits = min(max(2, math.ceil(-math.log10(2 * smallest)) if smallest < 0.005 else 2), 6)
     shown = "shown" if low > 0 or high < 0 else "not shown"
-    return f"{named}: {_number(estimate, digits)} ({_number(low, digits)} to {_number(high, digits)}): {shown}"
+    return f"{named}: {interval_text(difference, digits)}: {shown}"
 
 
 def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_ids, params: Scores, cohort: str) -> dict:
@@ -217,7 +218,3 @@ def _check_side(models: dict[str, Prognosis], dev_ids: set, split: str) -> None:
 
 def _finite(value) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero

@@ -155,7 +155,8 @@ def concordance(time_days, event, risk, *, case_weights=None, groups=None, count
     case = np.flatnonzero(event & (weights > 0))
     later = (time[case, None] < time) | ((time[case, None] == time) & ~event)
     if groups is not None:
-        later &= np.asarray(groups)[case, None] == groups
+        groups = np.asarray(groups)
+        later &= groups[case, None] == groups
     pairs = later * weights[case, None]
     return _share_of_pairs(pairs, _wins(risk[case], risk), counts[..., case], counts)
 

@@ -104,7 +104,9 @@ class OneNumber:
 
     def fit(self, patients: Patients, label: str = "") -> OneNumber:
         self.typical = float(np.nanmedian(self.read(patients)))
-        self.curve = RiskCurve().fit(self._risk(patients), patients.target)
+        risk = self._risk(patients)
+        self.usual_risk = float(np.median(risk))
+        self.curve = RiskCurve().fit(risk, patients.target)
         return self
 
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
@@ -125,9 +127,11 @@ class Classical:
     def fit(self, patients: Patients, label: str = "") -> Classical:
         frame = self.read(patients)
         self.prepare = prepare_table(frame, patients.dictionary)
-        self.estimator.fit(self.prepare.fit_transform(frame), patients.target)
+        table = self.prepare.fit_transform(frame)
+        self.estimator.fit(table, patients.target)
         if hasattr(self.estimator, "n_jobs"):
             self.estimator.n_jobs = 1  # a forest adds up its trees as threads finish: other last digits each time
+        self.usual_risk = float(np.median(self.estimator.predict(table)))
         return self
 
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
@@ -153,6 +157,7 @@ class ElasticNet(Classical):
         inner = [self._inner_scores(alphas, frame, patients, *fold) for fold in folds.split(table, target["event"])]
         best = alphas[int(np.argmax(np.mean(inner, axis=0)))]
         self.estimator = self._path(table, target, alphas=[best], fit_baseline_model=True)
+        self.usual_risk = float(np.median(self.estimator.predict(table)))
         return self
 
     def _path(self, table: np.ndarray, target: np.ndarray, **choices):
@@ -206,7 +211,9 @@ class Hybrid:
             self.history = training.train(self.net, *seen, self.objective, self.params, self.params.seed, label)
         else:
             training.load_weights(self.net, weights)
-        self.curve = RiskCurve().fit(self._risk(patients), patients.target)
+        risk = self._risk(patients)
+        self.usual_risk = float(np.median(risk))
+        self.curve = RiskCurve().fit(risk, patients.target)
         return self
 
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
@@ -388,6 +395,19 @@ def build(name: str, params: Params):
     if name not in MODELS:
         raise BadInput(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
     return MODELS[name](params)
+
+
+def require_known(params: Params) -> None:
+    """Raise BadInput where params.yaml names a model that does not exist, or explains one that is not fitted."""
+    named = [*params.models, *params.scores.shown, *(model for pair in params.scores.compare for model in pair)]
+    for name in [*named, params.explain.model, params.explain.shap_model]:
+        build(name, params)
+    for key in ("model", "shap_model"):
+        if getattr(params.explain, key) not in params.models:
+            raise BadInput(
+                f"params.yaml: explain.{key} is '{getattr(params.explain, key)}', which is not among `models`; add it "
+                f"there, or explain one of {', '.join(params.models)}."
+            )
 
 
 def describe(name: str, params: Params) -> str:

@@ -25,6 +25,10 @@ class Splits(_Section):
     seed: int
 
 
+class Tables(_Section):
+    suppress_below: int = Field(ge=0)
+
+
 class Biomarkers(_Section):
     spacing_mm: dict[str, Positive]
     bin_count: int = Field(ge=2)
@@ -80,6 +84,7 @@ class Params(_Section):
     models: list[str] = Field(min_length=1)
     cohort: dict[str, dict[str, Any]]
     splits: Splits
+    tables: Tables
     biomarkers: Biomarkers
     crops: Crops
     training: Training

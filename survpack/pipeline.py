@@ -77,12 +77,13 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     BadInput
         The sentence of the stage that could not go on.
     """
-    from survpack import adapters
+    from survpack import adapters, models
 
     for cohort in cohorts or []:
         adapters.preflight(cohort)  # before the choice is written down
     params.choose(cohorts=cohorts, profile=profile)
     chosen = params.load()
+    models.require_known(chosen)
     for cohort in chosen.cohorts:
         adapters.preflight(cohort)
         _forget_changed(cohort, adapters.fingerprint(cohort))

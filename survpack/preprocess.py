@@ -17,6 +17,8 @@ from survpack.errors import BadInput
 from survpack.params import Crops, per_cohort
 from survpack.paths import written_whole
 
+BASELINE_DAYS = 30  # CT, MR and PET of one work-up are seldom taken on one day
+
 
 @dataclass(frozen=True)
 class CropSet:
@@ -71,7 +73,7 @@ def make_crops(cohort: Cohort, params: Crops) -> CropSet:
         delayed(_crop_patient)(groups[patient], modalities, cohort, params, spacing) for patient in bar
     )
     images, masks = (np.stack(parts).astype(np.float16) for parts in zip(*crops, strict=True))
-    return CropSet(patients, images, masks, modalities, list(cohort.labels.values()), spacing)
+    return CropSet(patients, images, masks, modalities, list(_numbers(cohort.labels)), spacing)
 
 
 def _crop_patient(rows: pd.DataFrame, modalities: list[str], cohort: Cohort, params: Crops, spacing: float):
@@ -85,7 +87,12 @@ def _crop_patient(rows: pd.DataFrame, modalities: list[str], cohort: Cohort, par
     mask = read_image(rows["mask_path"].iloc[0])
     grid = cube_around(largest_lesion_centre(mask, cohort.tumour_labels), size, spacing)
     numbers = onto(mask, grid, sitk.sitkNearestNeighbor)
-    return images, np.stack([numbers == number for number in cohort.labels]).astype(np.float32)
+    return images, np.stack([np.isin(numbers, own) for own in _numbers(cohort.labels).values()]).astype(np.float32)
+
+
+def _numbers(labels: dict[int, str]) -> dict[str, list[int]]:
+    """Meaning to its numbers in the mask."""
+    return {name: [number for number, meaning in labels.items() if meaning == name] for name in labels.values()}
 
 
 def read_image(path: str, pixel: int = sitk.sitkUnknown) -> sitk.Image:
@@ -111,9 +118,15 @@ def read_image(path: str, pixel: int = sitk.sitkUnknown) -> sitk.Image:
 
 
 def at_baseline(images: pd.DataFrame) -> pd.DataFrame:
-    """One image a patient and modality, the nearest to baseline: a follow-up scan must not tell of the outcome."""
+    """One image a patient and modality, the nearest to baseline: a follow-up scan must not tell of the outcome.
+
+    What was taken over `BASELINE_DAYS` after the patient's nearest image is follow-up, even where it is the only one
+    of its modality. A day that is not known comes last.
+    """
     nearest = images.sort_values("day", key=abs, kind="stable")
-    return nearest.drop_duplicates(["patient_id", "modality"]).sort_index()
+    first = nearest.groupby("patient_id")["day"].transform("first")
+    follow_up = nearest["day"] > first + BASELINE_DAYS
+    return nearest[~follow_up].drop_duplicates(["patient_id", "modality"]).sort_index()
 
 
 def largest_lesion_centre(mask: sitk.Image, tumour_labels: list[int]) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ import yaml
 
 from survpack import __version__, params, paths
 from survpack.errors import BadInput
+from survpack.numbers import DIGITS, amount, interval_text, known
 from survpack.paths import CohortPaths, written_whole
 
 VAR = re.compile(r"\{\{<\s*var\s+(\S+?)\s*>\}\}")
@@ -27,7 +28,6 @@ EMBEDDED = re.compile(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "flash-radiomics", "shap")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-DIGITS = {"ibs": 3, "ici": 3, "mae_days": 0}  # of a score in prose; two for all others
 FEW_EVENTS = 50  # below which a section says that its intervals are wide
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
@@ -72,24 +72,14 @@ def render(cohorts: list[str]) -> Path:
 def variables(cohorts: list[str], engine: str) -> dict:
     """Every number the prose cites, formatted: a dictionary `study` and one a cohort."""
     results = {name: _read(name) for name in cohorts}
-    each = {name: _cohort(**found) for name, found in results.items()}
+    others = {name: [other for other in cohorts if other != name] for name in cohorts}
+    each = {name: _cohort(**found) | _overlap(name, others[name]) for name, found in results.items()}
     return {"study": _study(results, engine), **each}
-
-
-def amount(value: float, digits: int = 0) -> str:
-    """A number as the prose prints it: a true minus, no −0, thousands apart by a thin space."""
-    text = f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f")
-    return text.replace("-", "−")
 
 
 def score(found: dict | None, metric: str) -> str | None:
     """An interval as the prose prints it, "0.63 (0.57 to 0.69)"; None where there is no estimate."""
-    if not found or not _known(found.get("estimate")):
-        return None
-    digits = DIGITS.get(metric, 2)
-    if not (_known(found.get("low")) and _known(found.get("high"))):
-        return f"{amount(found['estimate'], digits)} (no interval)"
-    return "{} ({} to {})".format(*(amount(found[key], digits) for key in ("estimate", "low", "high")))
+    return interval_text(found, DIGITS.get(metric, 2), without=" (no interval)")
 
 
 def _read(cohort: str) -> dict:
@@ -141,6 +131,24 @@ def _study(results: dict[str, dict], engine: str) -> dict:
     }
 
 
+def _overlap(cohort: str, others: list[str]) -> dict:
+    """A sentence on the images that a cohort shares with others, from the hashes of stage 01."""
+    import pandas as pd
+
+    from survpack import overlap
+
+    def hashes(name: str) -> pd.DataFrame:
+        return pd.read_csv(CohortPaths(name).tables("cohort") / "hashes.csv", dtype=str, keep_default_na=False)
+
+    if not others:
+        return {}
+    own = hashes(cohort)
+    pairs = {other: len(overlap.shared(own, hashes(other))) for other in others}
+    found = [f"{_plain(other)} ({_count(count, 'image')})" for other, count in pairs.items() if count]
+    same = f"It shares images with {_listed(found)}." if found else "It shares no image with the other cohorts."
+    return {"overlap": same}
+
+
 def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
@@ -160,6 +168,13 @@ def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortP
         "readings": "yes" if compared["readings"] else None,
         "all_patients": {name: _scores(one) for name, one in alone["all_patients"].items()},
         "oracle": _scores(facts.get("oracle") or {}),
+        "censored": f"{amount(100 * facts['censored'])} %",
+        "duplicates": (
+            "No two patients share an image."
+            if not facts["duplicates"]
+            else f"{_count(facts['duplicates'], 'pair')} of images of different patients are the same."
+        ),
+        "visits": {key: amount(value) for key, value in (facts.get("visits") or {}).items()},
         "best": _best(scores),
     }
     for split in ("cv", "test"):
@@ -172,7 +187,7 @@ def _best(scores: dict) -> dict:
     from survpack.figures import label
 
     ranked = {model: one.get("harrell_c") or {} for model, one in scores.get("cv", {}).items()}
-    ranked = {model: one for model, one in ranked.items() if _known(one.get("estimate"))}
+    ranked = {model: one for model, one in ranked.items() if known(one.get("estimate"))}
     if not ranked:
         return {}
     best = max(ranked, key=lambda model: ranked[model]["estimate"])
@@ -194,12 +209,8 @@ def _pruned(tree: dict) -> dict:
     return {key: value for key, value in kept.items() if value not in (None, {})}
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _if_known(value: float | None, digits: int) -> str | None:
-    return amount(value, digits) if _known(value) else None
+    return amount(value, digits) if known(value) else None
 
 
 def _word(count: int) -> str:

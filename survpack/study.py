@@ -114,7 +114,8 @@ def fit_all(study: Study, model: str) -> Prognosis:
     last one is done, predictions, weights and learning curves move to where the pipeline reads.
     """
     folds = [*sorted(set(study.splits["fold"]) - {TEST_FOLD}), TEST_FOLD]
-    folders = [study.paths.fits(model) / fit_name(study, model, fold) for fold in folds]
+    digest = fit_digest(study, model)
+    folders = [study.paths.fits(model) / fit_name(fold, digest) for fold in folds]
     for fold, folder in zip(folds, folders, strict=True):
         if folder.exists():
             print(f"{folder.name} of {model} was finished before", file=sys.stderr)
@@ -141,8 +142,8 @@ def fitted(study: Study, model: str):
     return build(model, study.params).fit(train, **known)
 
 
-def fit_name(study: Study, model: str, fold: int) -> str:
-    """`fold-2-1f3a…`: the fold, and a digest of data, choices and code."""
+def fit_digest(study: Study, model: str) -> str:
+    """Twelve hexadecimal digits of all that a fit depends on but the fold: data, choices and code."""
     digest = hashlib.sha256()
     for folder in (study.paths.cohort, study.paths.crops):
         for path in sorted(folder.iterdir()):
@@ -153,7 +154,12 @@ def fit_name(study: Study, model: str, fold: int) -> str:
     for module in CODE:
         digest.update((Path(__file__).parent / module).read_bytes())
     digest.update(model.encode())
-    return f"{'test' if fold == TEST_FOLD else f'fold-{fold}'}-{digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
+
+
+def fit_name(fold: int, digest: str) -> str:
+    """`fold-2-1f3a…`."""
+    return f"{'test' if fold == TEST_FOLD else f'fold-{fold}'}-{digest}"
 
 
 def _fit_one(study: Study, model: str, fold: int, folder: Path) -> None:
@@ -161,10 +167,9 @@ def _fit_one(study: Study, model: str, fold: int, folder: Path) -> None:
     train, held = study.patients.take(train_ids), study.patients.take(held_ids)
     fitted_model = build(model, study.params).fit(train, label=f"{study.name} {model} {folder.name.rsplit('-', 1)[0]}")
     forecast = fitted_model.predict(held, study.times)
-    usual = float(pd.Series(fitted_model.predict(train, study.times).risk).median())
     with written_whole(folder) as part:
         part.mkdir(parents=True)
-        _as_prognosis(study, model, fold, held_ids, forecast, usual).save(part / "prognosis.parquet")
+        _as_prognosis(study, model, fold, held_ids, forecast, fitted_model.usual_risk).save(part / "prognosis.parquet")
         if hasattr(fitted_model, "history"):
             curve = [(fold, epoch, loss) for epoch, loss in enumerate(fitted_model.history, start=1)]
             pd.DataFrame(curve, columns=CURVE).to_csv(part / "curve.csv", index=False)

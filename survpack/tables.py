@@ -9,13 +9,25 @@ import pandas as pd
 
 from survpack.adapters import Source
 from survpack.cohort import Cohort
-from survpack.figures import tidy
+from survpack.figures import in_words, tidy
 from survpack.inference import bootstrap
 from survpack.metrics import METRICS, concordance
+from survpack.numbers import DIGITS, amount
+from survpack.numbers import interval_text as _interval_text
 from survpack.paths import written_whole
+from survpack.phantom import PHANTOMS
 from survpack.study import Study
 
-DIGITS = {"mae_days": 0, "ibs": 3, "ici": 3}
+WIDEST = 1000  # times; a hazard ratio whose interval is wider has no maximum of its likelihood to speak of
+RARE = "rare levels"
+SIDES = {"dev": "Development", "test": "Held out"}
+RISKS = {  # of `risks`, as the report names them
+    "oracle": "The risk that generated the outcomes",
+    "oracle_baseline": "The same without growth: all that baseline can tell",
+    "gpa": "Graded prognostic assessment",
+    "volume": "Tumour volume",
+    "age": "Age",
+}
 HEADINGS = {
     "harrell_c": "Harrell's C",
     "uno_c": "Uno's C",
@@ -29,44 +41,73 @@ HEADINGS = {
 
 def save(table: pd.DataFrame, folder: Path, name: str) -> Path:
     """Write folder/name.md (a pipe table for the report) and folder/name.csv."""
-    with written_whole(Path(folder) / f"{name}.csv") as part:
-        table.to_csv(part, index=False)
+    save_csv(table, folder, name)
     with written_whole(Path(folder) / f"{name}.md") as part:
         part.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
     return Path(folder) / f"{name}.md"
 
 
+def save_csv(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write folder/name.csv: a table for reading on, which the report does not print."""
+    with written_whole(Path(folder) / f"{name}.csv") as part:
+        table.to_csv(part, index=False)
+
+
 def interval_text(interval: dict, digits: int = 2) -> str:
     """`0.68 (0.55 to 0.79)`; a dash where the score is not defined."""
-    known = [interval.get(key) for key in ("estimate", "low", "high")]
-    if known[0] is None:
-        return "–"
-    text = [f"{value:.{digits}f}".replace("-", "−") for value in known if value is not None]
-    return f"{text[0]} ({text[1]} to {text[2]})" if len(text) == 3 else text[0]
+    return _interval_text(interval, digits) or "–"
 
 
-def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
-    """Patients at baseline, all and by side of the split (tableone)."""
+def characteristics(
+    cohort: Cohort, splits: pd.DataFrame, *, by: str = "split", suppress_below: int = 0
+) -> pd.DataFrame:
+    """Patients at baseline, all and by side of the split or by site (tableone).
+
+    Parameters
+    ----------
+    cohort : Cohort
+    splits : DataFrame
+        `patient_id`, `split` ("dev" or "test").
+    by : {"split", "site"}
+    suppress_below : int
+        Smaller counts are not told, nor those from which they could be reckoned (`privacy.suppressed`); 0 tells all.
+    """
+    table = cohort.participants.merge(splits[["patient_id", "split"]], on="patient_id")
+    table["split"] = table["split"].map(SIDES)
+    kinds = {name: entry["kind"] for name, entry in cohort.dictionary.items()}
+    shown = ["time_days", "event", *(["site"] if by != "site" and table["site"].nunique() > 1 else []), *kinds]
+    numeric = [name for name in shown if kinds.get(name) == "numeric" or name == "time_days"]
+    levelled = [name for name in shown if name not in numeric]
+    gaps = table[shown].isna().sum().rename(lambda name: _title(name, cohort.dictionary))
+    for name in [*levelled, *({by} - set(levelled))]:
+        table[name] = table[name].map(in_words, na_action="ignore")
+        if suppress_below and name not in ("event", "split"):
+            table[name] = _pooled(table[name], suppress_below)
+    flat = _table_one(table, shown, numeric, by, cohort.dictionary)
+    if suppress_below:
+        titles = {name: _title(name, cohort.dictionary) for name in levelled}
+        flat = _without_small(flat, table, titles, gaps[gaps.between(1, suppress_below - 1)].index, by, suppress_below)
+    return flat
+
+
+def _table_one(table: pd.DataFrame, shown: list, numeric: list, by: str, dictionary: dict) -> pd.DataFrame:
+    """tableone's table with one row a covariate or level, each named in full."""
     from tableone import TableOne
 
-    table = cohort.participants.merge(splits[["patient_id", "split"]], on="patient_id")
-    table["split"] = table["split"].map({"dev": "Development", "test": "Held out"})
-    kinds = {name: entry["kind"] for name, entry in cohort.dictionary.items()}
-    columns = ["time_days", "event", *(["site"] if table["site"].nunique() > 1 else []), *kinds]
-    categorical = [
-        name for name in columns if kinds.get(name, "categorical" if name != "time_days" else "") != "numeric"
-    ]
-    categorical.remove("time_days")
-    units = {name: f"{tidy(name)}, {entry['unit']}" for name, entry in cohort.dictionary.items() if entry.get("unit")}
+    levels = {name: [*map(in_words, entry["levels"])] for name, entry in dictionary.items() if "levels" in entry}
+    pooled = {name: sorted(set(table[name].dropna()) - set(order)) for name, order in levels.items()}
+    order = {
+        name: [one for one in [*given, *pooled[name]] if table[name].eq(one).any()] for name, given in levels.items()
+    }
     made = TableOne(
         table,
-        columns=columns,
-        categorical=categorical,
-        continuous=[name for name in columns if name not in categorical],
-        nonnormal=[name for name in columns if name not in categorical],
-        groupby="split",
-        order={name: list(entry["levels"]) for name, entry in cohort.dictionary.items() if "levels" in entry},
-        rename={name: tidy(name) for name in columns} | units | {"time_days": "follow-up, days"},
+        columns=shown,
+        categorical=[name for name in shown if name not in numeric],
+        continuous=numeric,
+        nonnormal=numeric,
+        groupby=by,
+        order=order,
+        rename={name: _title(name, dictionary) for name in shown},
     )
     flat = made.tableone.copy()
     flat.columns = [str(column[-1]) for column in flat.columns]
@@ -75,7 +116,89 @@ def characteristics(cohort: Cohort, splits: pd.DataFrame) -> pd.DataFrame:
     flat = flat[(flat[first] != f"{tidy('event')}, n (%)") | (flat[second] != "False")]
     level = flat[second].map({"None": "missing", "True": ""}).fillna(flat[second])
     names = flat[first].str.removesuffix(", n (%)") + level.where(level == "", ": " + level)
-    return flat.drop(columns=[first, second]).set_axis(names.rename("")).rename_axis(" ").reset_index()
+    told = flat.drop(columns=[first, second]).set_axis(names.rename("")).rename_axis(" ").reset_index()
+    return told.replace(r"\[([^,\]]+),(?! )", r"[\1, ", regex=True)  # [51.0, 68.0] may break at its comma
+
+
+def _title(name: str, dictionary: dict) -> str:
+    unit = "days" if name == "time_days" else dictionary.get(name, {}).get("unit")
+    return ("Follow-up" if name == "time_days" else tidy(name)) + (f", {unit}" if unit and unit != "count" else "")
+
+
+def _pooled(levels: pd.Series, below: int) -> pd.Series:
+    """The rarest levels (and what is missing) made one, until none is of fewer than `below` patients."""
+    filled = levels.fillna("missing")
+    rare, total = [], 0
+    for level, count in sorted(filled.value_counts().items(), key=lambda one: (one[1], one[0])):
+        if count >= below and (not rare or total >= below):
+            break
+        rare, total = [*rare, level], total + count
+    return levels.mask(filled.isin(rare), " or ".join(rare) if len(rare) < 4 else RARE)
+
+
+def _without_small(
+    flat: pd.DataFrame, table: pd.DataFrame, titles: dict[str, str], few_missing, by: str, below: int
+) -> pd.DataFrame:
+    """Small counts made unreadable; the totals of rows and columns stay, none of which is small any more."""
+    from survpack.privacy import suppressed
+
+    flat = flat.astype(object).set_index(" ")
+    for name, title in titles.items():
+        levels = table[name].map(str, na_action="ignore").fillna("missing")
+        hidden = suppressed(pd.crosstab(levels, table[by]), below)
+        for level, row in hidden.iterrows():
+            place = title if name == "event" else f"{title}: {level}"
+            for group, text in row.items():
+                if place in flat.index and not text.isdigit():
+                    flat.loc[place, group] = text
+    for title in few_missing:
+        rows = [row for row in flat.index if row == title or row.startswith((f"{title}, ", f"{title}: "))]
+        flat.loc[rows[0], "Missing"] = f"<{below}"
+    return flat.reset_index()
+
+
+def missing(cohort: Cohort) -> pd.DataFrame:
+    """Which covariates and images patients lack, at every site and over all.
+
+    Returns
+    -------
+    DataFrame
+        `what`, `site` ("" for all), `patients`, `missing`, and of the rows over all `event_missing` and
+        `event_known`, the share of patients with the event among those who lack it and those who do not. What
+        nobody lacks is left out.
+    """
+    table = cohort.participants
+    gaps = {name: table[name].isna() for name in cohort.dictionary}
+    for modality in cohort.modalities if len(cohort.images) else []:
+        there = cohort.images.loc[cohort.images["modality"] == modality, "patient_id"]
+        gaps[f"{modality} scan" if modality != "mask" else "mask"] = ~table["patient_id"].isin(there)
+    event, rows = table["event"].astype(bool), []
+    for what, gap in gaps.items():
+        if not gap.any():
+            continue
+        shares = {"event_missing": event[gap].mean(), "event_known": event[~gap].mean()}
+        rows.append({"what": what, "site": "", "patients": len(table), "missing": int(gap.sum())} | shares)
+        if table["site"].nunique() > 1:
+            for site, own in gap.groupby(table["site"]):
+                rows.append({"what": what, "site": str(site), "patients": len(own), "missing": int(own.sum())})
+    columns = ["what", "site", "patients", "missing", "event_missing", "event_known"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def missing_text(table: pd.DataFrame) -> pd.DataFrame:
+    """`missing` over all sites, as the report prints it."""
+    rows = table[table["site"] == ""]
+
+    def share(values: pd.Series) -> list[str]:
+        return ["–" if pd.isna(value) else f"{amount(100 * value)} %" for value in values]
+
+    counts = zip(rows["missing"], rows["patients"], strict=True)
+    return pd.DataFrame({
+        "What": rows["what"].map(tidy),
+        "Missing": [f"{few} of {all_} ({amount(100 * few / all_)} %)" for few, all_ in counts],
+        "Event, where missing": share(rows["event_missing"]),
+        "Event, where known": share(rows["event_known"]),
+    })  # fmt: skip
 
 
 def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -91,9 +214,10 @@ def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) ->
     -------
     DataFrame
         `biomarker`, `hazard_ratio`, `low`, `high`, `p`, `concordance`; strongest first. Columns without
-        variation are left out.
+        variation are left out; NaN where the likelihood has no maximum.
     """
     from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
 
     rows = []
     for name in table:
@@ -103,7 +227,11 @@ def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) ->
         if not values.std() > 1e-9:  # nor where every value is missing
             continue
         frame = outcome[["time_days", "event"]].assign(x=(values - values.mean()) / values.std())
-        fit = CoxPHFitter(alpha=1 - confidence).fit(frame, "time_days", "event")
+        try:
+            fit = CoxPHFitter(alpha=1 - confidence).fit(frame, "time_days", "event")
+        except ConvergenceError:
+            rows.append((name, *[np.nan] * 5))
+            continue
         low, high = np.exp(fit.confidence_intervals_.loc["x"])
         score = concordance(outcome["time_days"], outcome["event"], fit.params_["x"] * frame["x"])
         rows.append((name, np.exp(fit.params_["x"]), low, high, fit.summary.loc["x", "p"], float(score)))
@@ -112,15 +240,19 @@ def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) ->
 
 
 def univariate_text(table: pd.DataFrame) -> pd.DataFrame:
-    """`univariate` as the report prints it."""
-    low, high = table["low"], table["high"]
-    ratios = zip(table["hazard_ratio"], low, high, strict=True)
+    """`univariate` as the report prints it: an interval without an end is not estimable, and neither is its p."""
+    ratios = list(zip(table["hazard_ratio"], table["low"], table["high"], strict=True))
+    told = [bool(np.isfinite([a, b, c]).all() and b > 0 and c / b < WIDEST) for a, b, c in ratios]
+    tests = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"]]
+    known = [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ratios]
     return pd.DataFrame(
         {
             "Biomarker": table["biomarker"].map(tidy),
-            "Hazard ratio a standard deviation": [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ratios],
-            "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]],
-            "Harrell's C": table["concordance"].map("{:.2f}".format),
+            "Hazard ratio a standard deviation": [
+                text if one else "not estimable" for one, text in zip(told, known, strict=True)
+            ],
+            "p": [text if one else "–" for one, text in zip(told, tests, strict=True)],
+            "Harrell's C": ["–" if pd.isna(score) else f"{score:.2f}" for score in table["concordance"]],
         }
     )
 
@@ -145,15 +277,18 @@ def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) ->
     return {
         "cohort": study.name,
         "title": source.title,
+        "phantom": study.name in PHANTOMS,
         "source": source.url,
         "licence": source.licence,
         "profile": study.params.profile,
         "outcome": study.params.cohort.get(study.name, {}).get("outcome", "overall-survival").replace("-", " "),
         "n": len(cohort.participants),
         "events": int(event.sum()),
+        "censored": float(1 - event.mean()),
         "median_followup_days": _finite(reverse.median_survival_time_),
         "median_survival_days": _finite(curve.median_survival_time_),
         "horizon_days": study.horizon_days,
+        "visits": visit_counts(cohort),
         "sites": cohort.participants["site"].value_counts().sort_index().to_dict(),
         "flow": cohort.flow,
         "splits": {
@@ -172,6 +307,48 @@ def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:
         return {"harrell_c": concordance(outcome["time_days"], outcome["event"], values, counts=counts)}
 
     return bootstrap(score, len(outcome), repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed)
+
+
+def visit_counts(cohort: Cohort) -> dict:
+    """`patients` seen more than once, `visits` in all, and `most` of one patient; empty where nobody is."""
+    seen = [table[["patient_id", "session"]] for table in (cohort.images, cohort.visits) if len(table)]
+    if not seen:
+        return {}
+    counts = pd.concat(seen).drop_duplicates().groupby("patient_id").size()
+    if counts.max() < 2:
+        return {}
+    return {"patients": int((counts > 1).sum()), "visits": int(counts.sum()), "most": int(counts.max())}
+
+
+def ceiling(outcome: pd.DataFrame, risks: dict[str, pd.Series], study: Study) -> dict[str, dict]:
+    """Harrell's C of each risk (`phantom.recovery.risks`) over all patients, with its interval."""
+    return {name: ranking(outcome, risk, study) for name, risk in risks.items()}
+
+
+def ceiling_text(found: dict[str, dict]) -> pd.DataFrame:
+    """`ceiling` as the report prints it."""
+    rows = [(RISKS[name], interval_text(one["harrell_c"])) for name, one in found.items()]
+    return pd.DataFrame(rows, columns=["Ranking, fitted to nothing", "Harrell's C"])
+
+
+def recovery_text(table: pd.DataFrame) -> pd.DataFrame:
+    """What `phantom.recovery.recovered` found, as the report prints it."""
+    found = table[["estimate", "low", "high"]].to_dict("records")
+    return pd.DataFrame({
+        "Term": table["term"].map(tidy),
+        "Planted": [amount(value, 2) for value in table["true"]],
+        "Found in this cohort": [interval_text(one) for one in found],
+        "Intervals that hold it": [f"{amount(100 * value, 1)} %" for value in table["coverage"]],
+    })  # fmt: skip
+
+
+def duplicates_text(pairs: pd.DataFrame) -> str:
+    """One sentence on images that two patients share (`overlap.duplicates`)."""
+    if pairs.empty:
+        return "No two patients share an image."
+    first = pairs.iloc[0]
+    names = f"{first['patient_id']} and {first['other_patient_id']}"
+    return f"{len(pairs)} pairs of images are the same, the first of {names}."
 
 
 def _finite(value: float) -> float | None:

@@ -223,7 +223,12 @@ def spoil(path: Path, old: str, new: str):
         ("participants.tsv", "\tage\t", "\tages\t", r"participants\.tsv: no column age;.*ages"),
         ("participants.json", '"Levels"', '"Level"', r"participants\.json: `grade` is ordered but has no Levels"),
         ("participants.json", "{", "", r"participants\.json: not JSON"),
-        ("participants.tsv", "sub-01\t", "sub-1\t", r"images of sub-01, but no such row.*sub-1\)"),
+        (
+            "participants.tsv",
+            "sub-01\t",
+            "sub-1\t",
+            r"images of sub-01, but no such row.*sub-01 is sub-1 in the table\)",
+        ),
         ("sub-02/sub-02_sessions.tsv", "ses-2", "ses-3", r"sub-02_sessions\.tsv: no `day` for ses-2"),
     ],
 )
@@ -277,13 +282,13 @@ def test_absent_data_are_told_with_what_to_fetch_from_where_to_where(raw):
 
 def test_an_unknown_name_lists_the_known_and_the_folders_there(raw):
     bids_tree(raw / "mine")
-    with pytest.raises(BadInput, match=r"'nobody' is not known: choose one of mets, sts, kits.*mine"):
+    with pytest.raises(BadInput, match=r"'nobody' is not known: choose one of mets.*sts, kits.*mine"):
         adapters.preflight("nobody")
 
 
 def test_a_folder_that_is_no_bids_folder_says_what_it_lacks(raw):
     (raw / "mine").mkdir()
-    with pytest.raises(BadInput, match=r"mine/participants\.tsv not found"):
+    with pytest.raises(BadInput, match=r"mine: neither cohort\.yaml nor participants\.tsv.*python -m survpack new"):
         adapters.preflight("mine")
 
 

@@ -265,3 +265,9 @@ def test_texture_is_pyradiomics_with_a_fixed_number_of_bins(name, known):
     found, expected = radiomics(*case(name), 0, 64, ["glcm"]), baseline("glcm", f"{name}_FBN")  # 0 keeps the voxels
     assert differing(found, expected) == known
     assert all(found[feature] == pytest.approx(expected[feature], rel=2e-3) for feature in known)
+
+
+def test_numbers_that_mean_the_same_are_one_compartment():
+    mask = np.array([[[11, 21, 21, 12, 22, 0]]])
+    found = lesion_volumes(mask, 1.0, {11: "enhancing", 12: "necrosis", 21: "enhancing", 22: "necrosis"})
+    assert found == {"enhancing_ml": 3, "necrosis_ml": 2, "tumour_ml": 5, "necrosis_fraction": 0.4}

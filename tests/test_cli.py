@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from survpack import adapters
 from survpack.adapters import bids
 from survpack.paths import PARAMS
 from survpack.phantom import mets
@@ -87,7 +88,6 @@ def image_without_mask(mine: Path) -> list[str]:
 
 
 def mask_on_another_grid(mine: Path) -> list[str]:
-    keep_one_image(mine, "sub-004")
     path = bids.image_path(mine, "sub-004", "mask")
     mask = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(mask.dataobj)[:-1], mask.affine), path)
@@ -95,7 +95,6 @@ def mask_on_another_grid(mine: Path) -> list[str]:
 
 
 def mask_shifted(mine: Path) -> list[str]:
-    keep_one_image(mine, "sub-004")
     path = bids.image_path(mine, "sub-004", "mask")
     mask = nib.load(path)
     affine = mask.affine.copy()
@@ -105,7 +104,6 @@ def mask_shifted(mine: Path) -> list[str]:
 
 
 def empty_mask(mine: Path) -> list[str]:
-    keep_one_image(mine, "sub-001")
     path = bids.image_path(mine, "sub-001", "mask")
     mask = nib.load(path)
     nib.save(nib.Nifti1Image(np.zeros(mask.shape, dtype=np.uint8), mask.affine), path)
@@ -113,22 +111,15 @@ def empty_mask(mine: Path) -> list[str]:
 
 
 def not_an_image(mine: Path) -> list[str]:
-    keep_one_image(mine, "sub-001")
     path = bids.image_path(mine, "sub-001", "mask")
     path.write_bytes(b"no image")
     return [str(path), "sub-001", "convert it"]
 
 
 def truncated_image(mine: Path) -> list[str]:
-    keep_one_image(mine, "sub-001")
     path = bids.image_path(mine, "sub-001", "mask")
     path.write_bytes(path.read_bytes()[:-200])
     return [str(path), "sub-001", "unreadable"]
-
-
-def keep_one_image(mine: Path, patient: str) -> None:
-    for modality in ("t1n", "t2w", "t2f"):
-        bids.image_path(mine, patient, modality).unlink()
 
 
 def read(mine: Path) -> pd.DataFrame:
@@ -193,15 +184,20 @@ def test_what_is_not_there_is_one_sentence(root, arguments):
     assert files(root) == before
 
 
+def blocks(text: str) -> dict[str, str]:
+    """What `fetch` prints of each data set, on one line."""
+    return {block.split()[0]: " ".join(block.split()) for block in text.split("\n\n")}
+
+
 def test_fetch_lists_every_cohort_with_its_source_and_whether_it_is_here(root):
-    absent = {line.split(":")[0]: line for line in survpack(root, "fetch").stdout.splitlines()}
-    assert {"mets", "sts", "kits"} <= set(absent)
+    absent = blocks(survpack(root, "fetch").stdout)
+    assert set(adapters.names()) <= set(absent)
     assert "nothing to fetch" in absent["mets"]
-    for name in ("sts", "kits"):
-        assert "absent" in absent[name] and "https://" in absent[name] and str(root / "data" / "raw") in absent[name]
+    for name in ("sts", "kits", "pretreat-mets", "hecktor2025"):
+        assert f"absent: put it at data/raw/{name}" in absent[name] and "https://" in absent[name]
     (root / "data" / "raw" / "sts").mkdir()
-    present = {line.split(":")[0]: line for line in survpack(root, "fetch").stdout.splitlines()}
-    assert f"present at {root / 'data' / 'raw' / 'sts'}" in present["sts"]
+    present = blocks(survpack(root, "fetch").stdout)
+    assert "present: data/raw/sts" in present["sts"]
     assert present["kits"] == absent["kits"]
 
 
@@ -210,7 +206,7 @@ def test_no_command_and_a_wrong_command_show_the_commands(root):
         done = survpack(root, *arguments)
         assert done.returncode == 2 and "usage: python -m survpack" in done.stderr and "Traceback" not in done.stderr
     shown = survpack(root, "--help").stdout
-    assert all(command in shown for command in ("report", "run", "render", "check", "fetch"))
+    assert all(command in shown for command in ("report", "run", "render", "check", "new", "dicom", "fetch"))
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

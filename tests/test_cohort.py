@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from survpack.cohort import IMAGES, Cohort, check_images, check_participants, select
+from survpack.checks import check_participants
+from survpack.cohort import IMAGES, Cohort, select
 from survpack.errors import BadInput
+from survpack.scans import check_images
 
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 DICTIONARY = {
@@ -32,7 +34,7 @@ def cohort(tmp_path):
     for name in ids:
         mask = np.zeros((4, 5, 6), dtype=np.uint8)
         mask[1, 1, 1:4] = [1, 2, 3]
-        image = nifti(tmp_path / f"{name}_t1c.nii.gz", np.ones(mask.shape, dtype=np.int16))
+        image = nifti(tmp_path / f"{name}_t1c.nii.gz", np.arange(mask.size, dtype=np.int16).reshape(mask.shape))
         rows.append([name, "baseline", 0.0, "t1c", image, nifti(tmp_path / f"{name}_mask.nii.gz", mask)])
     images = pd.DataFrame(rows, columns=["patient_id", "session", "day", "modality", "path", "mask_path"])
     return Cohort("trial", participants, images, DICTIONARY, LABELS)
@@ -132,9 +134,13 @@ def test_a_file_that_is_no_nifti_is_refused(cohort):
     assert path in message and "patient p2" in message
 
 
-def test_the_first_error_says_how_many_more_there_are(cohort):
+def test_equal_errors_are_one_sentence_with_its_patients_and_others_are_counted(cohort):
     cohort.images["mask_path"] = ""
-    assert "2 more like it" in refusal(cohort)
+    cohort.participants.loc[0, "time_days"] = -1.0
+    message = refusal(cohort)
+    assert "patient p1: `time_days`" in message and "(1 more: python -m survpack check trial)" in message
+    (_, masks) = cohort.check()
+    assert "patients p1, p2, p3" in str(masks) and "no mask" in str(masks)
 
 
 def test_selected_and_excluded_are_all_step_by_step(cohort):

@@ -12,6 +12,7 @@ import pytest
 from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
@@ -39,7 +40,7 @@ def few() -> pd.DataFrame:
 
 def texts(figure) -> str:
     figure.draw_without_rendering()
-    return "\n".join(found.get_text() for found in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+    return "\n".join(found.get_text() for found in figure.findobj(Text))
 
 
 def line(axes, name: str):
@@ -310,6 +311,139 @@ def test_predicted_vs_observed_keeps_censored_apart_from_events():
     assert line(axes, "censored").get_markerfacecolor() == "none"
 
 
+def test_follow_up_turns_events_and_censoring_about():
+    table = outcome()
+    figure = figures.follow_up(table)
+    reverse = KaplanMeierFitter().fit(table["time_days"], ~table["event"])
+    axes = figure.axes[0]
+    x, y = line(axes, "All patients").get_data()
+    drawn = y[np.searchsorted(x * MONTH, np.arange(2, 1400), side="right") - 1]
+    assert_allclose(drawn, reverse.predict(np.arange(2, 1400)), atol=1e-9)
+    median = reverse.median_survival_time_ / MONTH
+    assert_allclose(line(axes, "median").get_xdata()[1:], median)
+    assert f"median {median:.1f} months" in texts(figure)
+
+
+def test_follow_up_without_a_median_draws_none():
+    everyone_died = figures.follow_up(outcome().assign(event=True))
+    assert "median" not in texts(everyone_died)
+
+
+def gaps() -> pd.DataFrame:
+    rows = [("grade", "", 20, 5), ("grade", "A", 12, 5), ("grade", "B", 8, 0), ("t1c scan", "", 20, 2),
+            ("t1c scan", "A", 12, 0), ("t1c scan", "B", 8, 2)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["what", "site", "patients", "missing"])
+
+
+def test_missingness_draws_the_share_of_every_site_and_of_all():
+    figure = figures.missingness(gaps())
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [25, 10]
+    assert_allclose(line(axes, "A").get_xdata(), [100 * 5 / 12, 0])
+    assert_allclose(line(axes, "B").get_xdata(), [0, 25])
+    assert "5 of 20" in texts(figure) and "T1c scan" in texts(figure)
+
+
+def test_recovery_sets_each_interval_beside_its_planted_value():
+    table = pd.DataFrame({"term": ["age", "volume"], "true": [0.2, 0.7], "estimate": [0.3, 0.6], "low": [0.1, 0.4],
+                          "high": [0.5, 0.8], "coverage": [0.955, 0.9]})  # fmt: skip
+    figure = figures.recovery(table)
+    axes = figure.axes[0]
+    planted, intervals = (found.get_segments() for found in axes.collections)
+    assert_allclose([segment[0][0] for segment in planted], table["true"])
+    assert_allclose([segment[:, 0] for segment in intervals], table[["low", "high"]])
+    assert_allclose(line(axes, "estimate").get_xdata(), table["estimate"])
+    assert "95.5 %" in texts(figure)
+
+
+def scan(**changes) -> dict:
+    rng = np.random.default_rng(8)
+    labels = np.zeros((20, 16), int)
+    labels[4:9, 6:11] = 3
+    base = {"image": rng.normal(30, 40, (20, 16)), "labels": labels, "spacing": (2.0, 1.0), "modality": "ct",
+            "airy": False, "window": (0.0, 90.0), "volume_ml": 1.2, "title": "sub-001", "patient_id": "sub-001"}  # fmt: skip
+    return base | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "black", "white"),
+    [({}, -160, 240), ({"airy": True}, -1350, 150), ({"modality": "pt"}, 0, 10), ({"modality": "t1n"}, 0, 90)],
+)
+def test_every_modality_has_its_window(changes, black, white):
+    image = np.array([[black - 5.0, black], [white, white + 5.0]])
+    one = scan(image=image, labels=np.zeros((2, 2), int), **changes)
+    axes = figures.contact_sheet([[one]], {3: "tumour"}).axes[0]
+    assert_allclose(axes.images[0].get_array(), [[0, 0], [1, 1]])
+
+
+def test_contact_sheet_keeps_scale_and_outlines_where_the_mask_is():
+    small = scan(image=np.zeros((10, 10)), labels=np.zeros((10, 10), int), title="sub-002")
+    figure = figures.contact_sheet([[scan(), None], [small, scan(modality="pt")]], {3: "tumour"})
+    first, second = figure.axes[:2]
+    spans = [abs(np.subtract(*axes.get_xlim())) for axes in (first, second)]
+    assert spans == [40, 40]  # the larger is 20 rows of 2 mm
+    outline = np.concatenate(first.collections[0].get_paths()[0].to_polygons())
+    assert_allclose([outline.min(0), outline.max(0)], [[6, 8], [11, 18]], atol=1e-6)
+    assert not second.collections
+    shown = texts(figure)
+    assert "none" in shown and "sub-002" in shown and "Tumour" in shown
+
+
+def test_visits_stand_in_a_row_with_day_and_volume():
+    rows = [[scan(title="day 0, 1.2 mL"), scan(title="day 60, 2.0 mL")], [scan(title="day 0, 9.9 mL")]]
+    figure = figures.visits(rows, {3: "tumour"})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["day 0, 1.2 mL", "day 60, 2.0 mL", "day 0, 9.9 mL", ""]
+
+
+def test_intensities_draw_the_real_scan_over_the_phantom():
+    table = pd.DataFrame({"who": ["real"] * 2 + ["sub-1"] * 2, "modality": "ct", "value": [0.0, 10.0] * 2,
+                          "density": [0.4, 0.6, 0.5, 0.5]})  # fmt: skip
+    axes = figures.intensities(table).axes[0]
+    assert_allclose(line(axes, "real").get_ydata(), [0.4, 0.6])
+    assert line(axes, "real").get_zorder() > line(axes, "sub-1").get_zorder()
+
+
+def test_a_palette_keeps_white_white_grey_grey_and_colours_apart(tmp_path):
+    from PIL import Image
+
+    columns = [[scan(image=np.linspace(-160, 240, 320).reshape(20, 16))]]
+    labels = {3: "enhancing", 2: "oedema"}
+    columns[0][0]["labels"][12:15, 2:5] = 2
+    whole, small = (
+        figures.save(
+            figures.contact_sheet(columns, labels), tmp_path, name, pd.DataFrame(), kind="png", colours=colours
+        )
+        for name, colours in (("whole", None), ("small", 64))
+    )
+    before, after = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (whole, small))
+    grey = np.ptp(before, axis=2) == 0
+    assert (np.ptp(after[grey], axis=1) == 0).all() and np.abs(after - before)[grey].max() <= 3
+    assert (after[(before == 255).all(axis=2)] == 255).all()
+    for colour in ("enhancing", "oedema"):
+        nearest = np.abs(after.reshape(-1, 3) - 255 * np.array(to_rgba(figures.scans.OUTLINES[colour])[:3])).sum(axis=1)
+        assert nearest.min() < 30
+    assert small.stat().st_size < whole.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("egfr", "eGFR"),
+        ("eGFR", "eGFR"),
+        ("age", "Age"),
+        ("Low", "Low"),
+        ("rad_t1c_glcm_JointEntropy", "T1c GLCM joint entropy"),
+    ],
+)
+def test_names_read_as_words(name, words):
+    assert figures.tidy(name) == words
+
+
+def test_levels_read_as_words_and_keep_their_capitals():
+    assert figures.in_words("never_smoked") == "never smoked" and figures.in_words("MFH") == "MFH"
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [("age", "baseline"), ("clinical-cox", "clinical"), ("clinical-radiomics-rsf", "radiomics"),
@@ -320,6 +454,16 @@ def test_family_of_any_name(model, kind):
 
 
 DEGENERATE = {
+    "follow-up-one-patient": lambda: figures.follow_up(few().head(1)),
+    "missing-one-site": lambda: figures.missingness(gaps().head(1)),
+    "missing-many-sites": lambda: figures.missingness(
+        pd.concat([gaps().head(1), *(gaps().iloc[[1]].assign(site=f"site {k}") for k in range(9))])
+    ),
+    "recovery-nothing-found": lambda: figures.recovery(
+        pd.DataFrame({"term": ["x"], "true": [0.5], "estimate": np.nan, "low": np.nan, "high": np.nan, "coverage": 0.0})
+    ),
+    "contact-mask-only": lambda: figures.contact_sheet([[scan(modality="mask")]], {3: "tumour"}),
+    "contact-nothing": lambda: figures.contact_sheet([[None, scan(labels=np.zeros((20, 16), int))]], {3: "tumour"}),
     "flow-one-step": lambda: figures.flow([{"step": "in the source", "excluded": 0, "remaining": 0}], {}),
     "flow-empty-split": lambda: figures.flow(
         [{"step": "all", "excluded": 0, "remaining": 1}], {"test": {"n": 0, "events": 0}}

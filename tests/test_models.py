@@ -321,3 +321,16 @@ def test_few_events_and_many_features_still_give_a_model(seed, make_patients):
     features = pd.DataFrame(np.random.default_rng(seed).normal(size=(24, 300)), few.outcome.index).add_prefix("rad_")
     few = replace(few, outcome=few.outcome.assign(event=event), biomarkers=features)
     assert np.isfinite(net().fit(few).predict(few, TIMES).survival).all()
+
+
+def test_a_model_that_does_not_exist_is_named_before_anything_runs(params):
+    models.require_known(params)
+    for section, change, said in (
+        ("scores", {"compare": [("age", "vloume")]}, "model 'vloume' does not exist"),
+        ("explain", {"model": "hybrid-efficientnet-cocks"}, "model 'hybrid-efficientnet-cocks' does not exist"),
+    ):
+        wrong = params.model_copy(update={section: getattr(params, section).model_copy(update=change)})
+        with pytest.raises(BadInput, match=said):
+            models.require_known(wrong)
+    with pytest.raises(BadInput, match="explain.model is 'hybrid-efficientnet-mse', which is not among"):
+        models.require_known(params.model_copy(update={"models": ["age", "clinical-cox"]}))

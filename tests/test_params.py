@@ -19,6 +19,7 @@ profile: default     # default · smoke
 models: [age, volume]
 cohort: {mets: {patients: 148, sites: 3}}
 splits: {folds: 5, test_fraction: 0.2, seed: 7}
+tables: {suppress_below: 0}
 biomarkers: {spacing_mm: {mets: 2.0, other: 1.0}, bin_count: 32}
 crops: {size: 32, spacing_mm: {other: 2.0}, ct_window_hu: [-160, 240], suv_max: 20}
 training: {epochs: 12, batch_size: 16, learning_rate: 0.001, weight_decay: 0.01, dropout: 0.2, seed: 11}

@@ -188,7 +188,7 @@ def test_report_refuses_what_it_can_before_it_starts_and_leaves_the_choices_alon
     table = copy.root / "data" / "raw" / "mine" / "participants.tsv"
     table.write_text(table.read_text().replace("\tevent\t", "\tdied\t"))
     wishes = {
-        ("--cohorts", "mime"): ["'mime'", "mets, sts, kits", "mine"],
+        ("--cohorts", "mime"): ["'mime'", "mets, chest, sts, kits", "mine"],
         ("--profile", "fast"): ["'fast'", "default, smoke, full", "params.yaml"],
         ("--cohorts", "mets mine"): [str(table), "no column event", "died"],
     }

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -51,6 +52,7 @@ def make_cohort(name: str, *, phantom: bool) -> None:
         "median_followup_days": 868.4, "median_survival_days": 402.0 if phantom else None, "horizon_days": 365,
         "sites": {"A": 600, "B": 548}, "flow": [{"step": "in the source", "excluded": 0, "remaining": 1148}],
         "splits": {"development": {"n": 918, "events": 89}, "test": {"n": 230, "events": 22}},
+        "censored": 0.9033, "duplicates": 0, "visits": {},
     }  # fmt: skip
     alone = {"age": {"harrell_c": between(0.58)}, "volume": {"harrell_c": between(0.57)}}
     write(paths.METRICS / f"univariate-{name}.json", {"all_patients": alone})
@@ -70,6 +72,10 @@ def make_cohort(name: str, *, phantom: bool) -> None:
     if phantom:
         write(own.figures("explanation") / "gradcam.png", PNG)
     wide = "| Model | " + " | ".join(f"A long heading {k}" for k in range(9)) + " |\n" + "|:--" * 10 + "|\n"
+    shas = [f"{name}-0", "shared" if phantom else f"{name}-1"]
+    signatures = [sha256(sha.encode()).hexdigest() * 16 for sha in shas]  # 512 bytes
+    rows = "".join(f"p{k},baseline,mask,{shas[k]},{signatures[k]}\n" for k in range(2))
+    write(own.tables("cohort") / "hashes.csv", "patient_id,session,modality,sha,signature\n" + rows)
     for table in TABLES:
         write(own.tables(".") / f"{table}.md", wide + "| x | " + "0.63 (0.57 to 0.69) | " * 9 + "\n")
 
@@ -89,6 +95,15 @@ def study(tmp_path, monkeypatch):
     make_cohort("mets", phantom=True)
     make_cohort("my_own", phantom=False)
     return tmp_path
+
+
+def test_cohorts_that_share_an_image_say_so(study):
+    found = render.variables(["mets", "my_own"], "here")
+    assert found["mets"]["overlap"] == found["my_own"]["overlap"] == "It shares no image with the other cohorts."
+    assert "overlap" not in render.variables(["mets"], "here")["mets"]
+    make_cohort("again", phantom=True)
+    found = render.variables(["mets", "my_own", "again"], "here")
+    assert found["mets"]["overlap"] == "It shares images with again (one image)."
 
 
 def page_of(cohorts) -> BeautifulSoup:

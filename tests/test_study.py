@@ -15,7 +15,7 @@ from survpack.models import build
 from survpack.paths import NOTEBOOKS
 from survpack.preprocess import CropSet
 from survpack.prognosis import Prognosis, time_grid
-from survpack.study import TEST_FOLD, fit_all, fit_name, fitted
+from survpack.study import TEST_FOLD, fit_all, fit_digest, fit_name, fitted
 
 PACKAGE = Path(study_module.__file__).parent
 KINDS = ["clinical-cox", "hybrid-tiny-cox"]
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_an_unbroken_one(
 
 
 def test_a_fit_killed_while_it_was_written_is_not_taken_for_a_finished_one(study, small, fits, study_of, tmp_path):
-    half = study.paths.fits("age") / (fit_name(study, "age", 0) + ".part")
+    half = study.paths.fits("age") / (fit_name(0, fit_digest(study, "age")) + ".part")
     half.mkdir(parents=True)
     (half / "prognosis.parquet").write_bytes(b"PAR1 and no more")
     same(fit_all(study, "age"), fit_all(study_of(tmp_path / "other", small), "age"))
@@ -111,12 +111,12 @@ def test_a_write_that_fails_leaves_no_finished_fit(study, monkeypatch):
 
 
 def test_a_finished_fit_is_used_again_only_for_the_same_data_and_choices(study, small, study_of, tmp_path):
-    name = fit_name(study, "age", 0)
-    assert name == fit_name(study_of(tmp_path / "same", small), "age", 0)
-    assert len({name, fit_name(study, "age", 1), fit_name(study, "volume", 0), fit_name(study, "age", TEST_FOLD)}) == 4
+    digest = fit_digest(study, "age")
+    assert digest == fit_digest(study_of(tmp_path / "same", small), "age") != fit_digest(study, "volume")
+    assert len({fit_name(fold, digest) for fold in (0, 1, TEST_FOLD)}) == 3
     for section, change in (("training", {"epochs": 3}), ("training", {"seed": 5}), ("classical", {"ridge": 2.0})):
         params = study.params.model_copy(update={section: getattr(study.params, section).model_copy(update=change)})
-        assert fit_name(replace(study, params=params), "age", 0) != name
+        assert fit_digest(replace(study, params=params), "age") != digest
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_a_finished_fit_is_used_again_only_for_the_same_data_and_choices(study, 
 )
 def test_one_changed_byte_of_the_data_makes_another_fit(file, study):
     path = study.paths.derived / file if "parquet" in file else study.paths.crops / file
-    name, content = fit_name(study, "age", 0), bytearray(path.read_bytes())
+    digest, content = fit_digest(study, "age"), bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    assert fit_name(study, "age", 0) != name
+    assert fit_digest(study, "age") != digest
 
 
 def test_a_changed_choice_refits_what_another_choice_left_behind(study, fits):

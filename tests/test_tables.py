@@ -1,6 +1,7 @@
 """Tables against counting by hand and against lifelines."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from survpack import tables
 from survpack.adapters import Source
 from survpack.cohort import Cohort
 from survpack.params import load
+from survpack.phantom.recovery import risks
 
 DICTIONARY = {
     "age": {"kind": "numeric", "unit": "years"},
@@ -89,7 +91,7 @@ def test_levels_keep_the_order_of_the_dictionary_and_numbers_are_medians():
     table = tables.characteristics(cohort, split).set_index(" ")
     grades = [name.split(": ")[1] for name in table.index if name.startswith("Tumour grade")]
     assert grades == ["low", "mid", "high", "missing"]
-    median, low, high = map(float, re.findall(r"[\d.]+", table.loc["Age, years, median [Q1,Q3]", "Overall"]))
+    median, low, high = map(float, re.findall(r"[\d.]+", table.loc["Age, years, median [Q1, Q3]", "Overall"]))
     quartiles = cohort.participants["age"].quantile([0.5, 0.25, 0.75])
     np.testing.assert_allclose([median, low, high], quartiles, atol=0.051)
 
@@ -97,6 +99,79 @@ def test_levels_keep_the_order_of_the_dictionary_and_numbers_are_medians():
 def test_one_site_is_not_a_row():
     table = tables.characteristics(*made(sites=1))
     assert not table.iloc[:, 0].str.startswith("Site").any()
+
+
+def test_sites_stand_side_by_side_where_asked():
+    cohort, split = made()
+    table = tables.characteristics(cohort, split, by="site")
+    sizes = cohort.participants["site"].value_counts()
+    assert list(table.columns[1:]) == ["Missing", "Overall", "north", "south"]
+    for site in ("north", "south"):
+        own = cohort.participants[cohort.participants["site"] == site]
+        assert counts(table, site)["n"] == sizes[site]
+        assert counts(table, site)["Sex: female"] == (own["sex"] == "female").sum()
+    assert not table.iloc[:, 0].str.startswith("Site").any()
+
+
+def test_levels_and_names_read_as_words():
+    cohort, split = made()
+    cohort.participants["sex"] = cohort.participants["sex"].map({"female": "never_smoked", "male": "MFH"})
+    dictionary = {"eGFR": {"kind": "numeric", "unit": "mL/min"}, "lesions": {"kind": "numeric", "unit": "count"},
+                  "sex": {"kind": "categorical", "levels": ["never_smoked", "MFH"]}}  # fmt: skip
+    participants = cohort.participants.assign(eGFR=cohort.participants["age"], lesions=1.0)
+    table = tables.characteristics(replace(cohort, participants=participants, dictionary=dictionary), split)
+    names = table.iloc[:, 0].tolist()
+    assert {"Sex: never smoked", "Sex: MFH", "eGFR, mL/min, median [Q1, Q3]", "Lesions, median [Q1, Q3]"} <= set(names)
+
+
+@pytest.mark.parametrize("by", ["split", "site"])
+def test_no_small_count_is_told_where_it_is_asked(by):
+    cohort, split = made()
+    cohort.participants.loc[:2, "site"] = "east"  # a site of three patients
+    cohort.participants.loc[10:13, "tumour_grade"] = "rarest"
+    dictionary = DICTIONARY | {"tumour_grade": {"kind": "ordered", "levels": ["low", "mid", "high", "rarest"]}}
+    given = replace(cohort, dictionary=dictionary)
+    told, hidden = (tables.characteristics(given, split, by=by, suppress_below=below) for below in (0, 5))
+
+    def small(table: pd.DataFrame) -> int:
+        cells = table.drop(columns=[" ", "Missing"])[~table[" "].str.contains("median")]
+        numbers = cells.astype(str).stack().str.extract(r"^(\d+)")[0].dropna().astype(int)
+        return int(numbers.between(1, 4).sum())
+
+    assert small(told) > 0 and small(hidden) == 0
+    assert not {"rarest", "east"} & {name.split(": ")[-1] for name in [*hidden[" "], *hidden.columns]}
+    assert (hidden["Missing"] == "<5").sum() == 1  # of grade; 5 lack their age
+    assert counts(hidden, "Overall")["n"] == 80
+
+
+def test_nothing_is_hidden_where_every_count_is_large():
+    cohort, split = made(count=400)
+    cohort.participants["tumour_grade"] = cohort.participants["tumour_grade"].fillna("low")
+    plain, asked = (tables.characteristics(cohort, split, suppress_below=below) for below in (0, 5))
+    pd.testing.assert_frame_equal(plain, asked, check_dtype=False)
+
+
+# --- what is missing
+
+
+def test_missing_counts_covariates_and_scans_at_every_site():
+    cohort, _ = made()
+    ids = cohort.participants["patient_id"]
+    images = pd.DataFrame({"patient_id": [*ids, *ids[:70]], "session": "0", "modality": ["t1n"] * 80 + ["t1c"] * 70})
+    table = tables.missing(replace(cohort, images=images))
+    whole = table[table["site"] == ""].set_index("what")
+    assert whole["missing"].to_dict() == {"age": 5, "tumour_grade": 3, "t1c scan": 10}
+    assert table[table["site"] != ""].groupby("what")["missing"].sum().to_dict() == whole["missing"].to_dict()
+    event = cohort.participants["event"]
+    assert whole.loc["age", "event_missing"] == event[:5].mean() and whole.loc["age", "event_known"] == event[5:].mean()
+    text = tables.missing_text(table)
+    assert text["What"].tolist() == ["Age", "Tumour grade", "T1c scan"] and text["Missing"][0] == "5 of 80 (6 %)"
+
+
+def test_nothing_missing_is_an_empty_table():
+    cohort, _ = made()
+    table = tables.missing(replace(cohort, dictionary={"sex": DICTIONARY["sex"]}))
+    assert table.empty and tables.missing_text(table).empty
 
 
 # --- univariate
@@ -155,6 +230,90 @@ def test_printed_hazard_ratios_round_and_a_tiny_p_is_an_inequality():
     assert text.iloc[0, 1:].tolist() == ["1.20 (1.00 to 1.46)", "< 0.001", "0.62"]
     assert text.iloc[1, 2] == "0.031"
     assert "_" not in text.iloc[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, np.inf), (0.001, 4.2), (np.nan, np.nan), (0.1, 1e6)]
+)  # fmt: skip
+def test_an_interval_without_an_end_is_not_estimable(low, high):
+    row = {"biomarker": "x", "hazard_ratio": 0.1, "low": low, "high": high, "p": 0.9, "concordance": 0.6}
+    assert tables.univariate_text(pd.DataFrame([row])).iloc[0, 1:].tolist() == ["not estimable", "–", "0.60"]
+
+
+def test_a_biomarker_that_separates_the_outcome_is_not_given_a_ratio():
+    days = np.arange(1.0, 41.0)
+    outcome = pd.DataFrame({"time_days": days, "event": days <= 20}, index=[f"p{k}" for k in range(40)])
+    table = pd.DataFrame({"apart": (days <= 20) * 1.0}, index=outcome.index)
+    assert tables.univariate_text(tables.univariate(table, outcome, 0.95)).iloc[0, 1] == "not estimable"
+
+
+# --- a phantom's ceiling
+
+
+def planted() -> tuple[Cohort, pd.DataFrame]:
+    rng = np.random.default_rng(3)
+    ids = [f"p{k:03d}" for k in range(120)]
+    chart = pd.DataFrame({"age": rng.normal(60, 12, 120), "karnofsky": rng.choice([60.0, 80, 100], 120),
+                          "lesion_count": rng.integers(1, 7, 120).astype(float),
+                          "extracranial_disease": rng.choice(["absent", "present"], 120)})  # fmt: skip
+    truth = pd.DataFrame({"linear_predictor": rng.normal(0, 1.5, 120), "enhancing_ml": rng.lognormal(1, 1, 120)}, ids)
+    time = rng.exponential(300 * np.exp(-truth["linear_predictor"].to_numpy()))
+    table = pd.DataFrame({"patient_id": ids, "site": "a", "time_days": time + 1, "event": rng.random(120) < 0.8})
+    entries = {name: {"kind": "numeric"} for name in chart if name != "extracranial_disease"}
+    entries["extracranial_disease"] = {"kind": "categorical", "levels": ["absent", "present"]}
+    return Cohort("mets", pd.concat([table, chart], axis=1), pd.DataFrame(), entries, {1: "tumour"}), truth
+
+
+def test_the_ceiling_scores_each_ranking_as_lifelines_does():
+    cohort, truth = planted()
+    found = tables.ceiling(cohort.outcome, risks(cohort, truth), SimpleNamespace(params=load()))
+    outcome, chart = cohort.outcome, cohort.covariates
+    points = (np.select([chart["age"] >= 60, chart["age"] >= 50], [0, 0.5], 1)
+              + np.select([chart["karnofsky"] < 70, chart["karnofsky"] < 90], [0, 0.5], 1)
+              + np.select([chart["lesion_count"] > 3, chart["lesion_count"] > 1], [0, 0.5], 1)
+              + (chart["extracranial_disease"] == "absent"))  # fmt: skip
+    better = {
+        "oracle": -truth["linear_predictor"],
+        "gpa": points,
+        "volume": -truth["enhancing_ml"],
+        "age": -chart["age"],
+    }
+    assert set(found) == set(better)
+    for name, values in better.items():
+        expected = concordance_index(outcome["time_days"], values, outcome["event"])
+        assert found[name]["harrell_c"]["estimate"] == pytest.approx(expected), name
+    assert found["oracle"]["harrell_c"]["estimate"] > 0.75
+
+
+def test_the_ceiling_of_a_longitudinal_phantom_tells_what_baseline_alone_can():
+    cohort, truth = planted()
+    truth = truth.assign(linear_predictor_baseline=0.5 * truth["linear_predictor"])
+    found = tables.ceiling(cohort.outcome, risks(cohort, truth), SimpleNamespace(params=load()))
+    assert found["oracle_baseline"] == found["oracle"]
+    assert len(tables.ceiling_text(found)) == len(found) == 5
+
+
+def test_a_coefficient_that_could_not_be_found_again_is_a_dash():
+    row = {"term": "rim", "true": -0.9, "estimate": 1.1, "low": 0.6, "high": 1.5, "coverage": 0.955}
+    text = tables.recovery_text(pd.DataFrame([row, row | {"estimate": np.nan, "low": np.nan, "high": np.nan}]))
+    assert text.iloc[0].tolist() == ["Rim", "−0.90", "1.10 (0.60 to 1.50)", "95.5 %"]
+    assert text.iloc[1, 2] == "–"
+
+
+def test_shared_images_are_told_in_a_sentence():
+    columns = ["patient_id", "other_patient_id"]
+    assert tables.duplicates_text(pd.DataFrame(columns=columns)) == "No two patients share an image."
+    assert "p1 and p7" in tables.duplicates_text(pd.DataFrame([["p1", "p7"]], columns=columns))
+
+
+def test_visits_are_counted_once_whether_seen_by_image_or_by_feature():
+    cohort, _ = made()
+    images = pd.DataFrame(
+        {"patient_id": ["p00", "p00", "p00", "p01"], "session": ["1", "1", "2", "1"], "modality": "ct"}
+    )
+    visits = pd.DataFrame({"patient_id": ["p00", "p02", "p02", "p02"], "session": ["2", "1", "2", "3"], "day": 0.0})
+    assert tables.visit_counts(replace(cohort, images=images, visits=visits)) == {"patients": 2, "visits": 6, "most": 3}
+    assert tables.visit_counts(replace(cohort, images=images.iloc[[0, 1, 3]])) == {}
 
 
 # --- facts

@@ -13,11 +13,12 @@ A column that participants.json does not describe, or gives the Kind "none", is 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 
-from survpack.adapters import require
+from survpack.adapters.reading import need
 from survpack.cohort import IMAGES, TUMOUR
 from survpack.errors import BadInput
 
@@ -37,7 +38,7 @@ def clinical(root: Path) -> pd.DataFrame:
     path = Path(root) / TABLE
     table = _tsv(path)
     described = dictionary(root)
-    require(["participant_id", "time_days", "event", *described], table, path)
+    need(["participant_id", "time_days", "event", *described], table, path)
     levelled = {name for name, entry in described.items() if "levels" in entry}
     for name in table.columns.difference([*levelled, "participant_id", "site"]):
         table[name] = _numbers(table[name])
@@ -65,8 +66,11 @@ def labels(root: Path) -> dict[int, str]:
     if not path.exists():
         return LABELS
     table = _tsv(path)
-    require(["index", "name"], table, path)
-    meaning = dict(zip(_numbers(table["index"]).astype(int).tolist(), table["name"], strict=True))
+    need(["index", "name"], table, path)
+    number = pd.to_numeric(table["index"], errors="coerce")
+    if not (number % 1 == 0).all() or table["name"].isna().any():
+        raise BadInput(f"{path}: an index that is no whole number, or no name beside it; write one label a line.")
+    meaning = dict(zip(number.astype(int).tolist(), table["name"], strict=True))
     if not set(meaning.values()) & set(TUMOUR):
         raise BadInput(
             f"{path}: no label is named {' or '.join(TUMOUR)} (names found: {', '.join(meaning.values())}); "
@@ -138,7 +142,10 @@ def write_tables(root: Path, participants: pd.DataFrame, described: dict, meanin
 
 
 def _entry(name: str, entry: dict, path: Path) -> dict:
-    levels = list(map(str, entry.get("Levels", [])))
+    levels = entry.get("Levels", [])
+    if not isinstance(levels, list | dict):
+        raise BadInput(f"{path}: the Levels of `{name}` are {levels!r}; list them, the lowest first.")
+    levels = list(map(str, levels))
     kind = entry.get("Kind") or (("ordered" if entry.get("Ordered") else "categorical") if levels else "numeric")
     if kind in ("ordered", "categorical") and not levels:
         raise BadInput(f"{path}: `{name}` is {kind} but has no Levels; list them, the lowest first.")
@@ -175,7 +182,7 @@ def _days(patient: Path, sessions: list[str]) -> dict[str, float]:
             raise BadInput(f"{path} not found: with more than one session it tells the `day` of each `session_id`.")
         return dict.fromkeys(sessions, 0.0)
     table = _tsv(path)
-    require(["session_id", "day"], table, path)
+    need(["session_id", "day"], table, path)
     days = dict(zip(table["session_id"], pd.to_numeric(table["day"], errors="coerce"), strict=True))
     unknown = [session for session in sessions if pd.isna(days.get(session))]
     if unknown:
@@ -186,16 +193,32 @@ def _days(patient: Path, sessions: list[str]) -> dict[str, float]:
 def _tsv(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise BadInput(f"{path} not found: a BIDS folder needs it (data/README.md describes one).")
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig")
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig"
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}: no table to read ({' '.join(str(error).split())[:150]}); save it as tab-separated UTF-8 text."
+        ) from None
+    if len(table.columns) == 1 and re.search("[,;]", table.columns[0]):
+        raise BadInput(f"{path}: one column `{table.columns[0]}`; separate the columns by tabs, not by commas.")
+    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
 
 
 def _json(path: Path) -> dict:
     if not path.exists():
         raise BadInput(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
+    odd = (
+        [name for name, entry in content.items() if not isinstance(entry, dict)] if isinstance(content, dict) else [""]
+    )
+    if odd:
+        raise BadInput(f'{path}: {odd[0] or "the file"} is no object; write {{"age": {{"Units": "years"}}}}.')
+    return content
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from survpack.adapters import Source, require
+from survpack.adapters import Source
+from survpack.adapters.reading import need
 from survpack.cohort import IMAGES
 from survpack.errors import BadInput
 
@@ -28,6 +29,7 @@ SOURCE = Source(
     size="0.1 GB of masks, 30 GB with the CT",
     patients=210,
     instructions="its folder data, which holds kits.json and the segmentations",
+    overlaps=("kits23",),
 )
 LABELS = {1: "kidney", 2: "tumour"}
 TABLE = "kits.json"
@@ -52,8 +54,16 @@ def clinical(root: Path) -> pd.DataFrame:
     path = Path(root) / TABLE
     if not path.exists():
         raise BadInput(f"{path} not found: take it from {SOURCE.url} ({SOURCE.instructions}) and put it there.")
-    cases = pd.DataFrame(json.loads(path.read_text()))
-    require(["case_id", "age_at_nephrectomy", "gender", "body_mass_index", "smoking_history", "comorbidities",
+    return charts(path, bmi="body_mass_index")
+
+
+def charts(path: Path, bmi: str) -> pd.DataFrame:
+    """The charts of a KiTS challenge as `clinical` gives them; `bmi` is its name for the body mass index."""
+    try:
+        cases = pd.DataFrame(json.loads(path.read_text()))
+    except ValueError as error:
+        raise BadInput(f"{path}: not the challenge's JSON ({error}); fetch it anew.") from None
+    need(["case_id", "age_at_nephrectomy", "gender", bmi, "smoking_history", "comorbidities",
              "radiographic_size", "last_preop_egfr", "malignant", "vital_status", "vital_days_after_surgery"],
             cases, path)  # fmt: skip
     egfr = pd.json_normalize(cases["last_preop_egfr"].map(lambda entry: entry or {}).tolist())
@@ -64,9 +74,9 @@ def clinical(root: Path) -> pd.DataFrame:
         "death": cases["vital_status"].map({"dead": True, "censored": False}),
         "age": _capped(cases["age_at_nephrectomy"]),
         "sex": cases["gender"],
-        "bmi": cases["body_mass_index"].astype(float),
+        "bmi": cases[bmi].astype(float),
         "smoking": cases["smoking_history"],
-        "comorbidities": cases["comorbidities"].map(lambda each: float(sum(each.values()))),
+        "comorbidities": cases["comorbidities"].map(lambda each: float(sum(map(bool, each.values())))),
         "radiographic_size": cases["radiographic_size"].astype(float),
         "egfr": _capped(egfr["value"]),
         "egfr_days_before": egfr["days_before_nephrectomy"].astype(float),  # for selection only

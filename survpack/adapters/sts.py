@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from survpack.adapters import Source, require
+from survpack.adapters import Source
+from survpack.adapters.reading import need
 from survpack.cohort import IMAGES
 from survpack.errors import BadInput
 
@@ -100,7 +101,7 @@ def _sheet(root: Path) -> pd.DataFrame:
     if not path.exists():
         raise BadInput(f"{path} not found: take it from {TCIA} and put it there.")
     sheet = pd.read_excel(path, na_values=["--", "N/A"])
-    require(["Patient ID", "Age", "Sex", "Grade", "MSKCC type", _MRI_DAY, _PET_GAP, _RELAPSE, _STATUS, _FOLLOW_UP],
+    need(["Patient ID", "Age", "Sex", "Grade", "MSKCC type", _MRI_DAY, _PET_GAP, _RELAPSE, _STATUS, _FOLLOW_UP],
             sheet, path)  # fmt: skip
     patients = sheet["Patient ID"].astype(str).str.fullmatch(r"STS_\d+")  # the rest are notes
     return sheet[patients].reset_index(drop=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from survpack.errors import BadInput
 
-PHANTOMS = ("mets",)
-CHOICES = ("patients", "sites", "spacing_mm", "seed")
+PHANTOMS = ("mets", "chest")
 
 
 def ensure(name: str, choices: dict, folder: Path, truth: Path) -> None:
@@ -21,26 +20,35 @@ def ensure(name: str, choices: dict, folder: Path, truth: Path) -> None:
     name : str
         One of `PHANTOMS`.
     choices : dict
-        `patients`, `sites`, `spacing_mm`, `seed`; each has a default.
+        Some of the phantom's `DEFAULTS`; a nested choice may be given in part.
     folder, truth : Path
-        The BIDS folder and the truth file to write.
+        The BIDS folder and the truth (parquet, and JSON of that name) to write.
     """
-    unknown = set(choices) - set(CHOICES)
-    if unknown:
-        raise BadInput(
-            f"params.yaml: cohort.{name} has {', '.join(sorted(unknown))}, but a phantom takes {', '.join(CHOICES)}, "
-            "outcome and selection."
-        )
     module = import_module(f"survpack.phantom.{name}")
-    choices = {**module.DEFAULTS, **choices}
-    if not (truth.exists() and _made_by(folder) == stamp(module.__name__, module.__file__, choices)):
+    choices = _completed(choices, module.DEFAULTS, f"cohort.{name}")
+    if not (
+        truth.exists() and truth.with_suffix(".json").exists() and _made_by(folder) == stamp(module.__name__, choices)
+    ):
         module.generate(folder, truth, **choices)
 
 
-def stamp(name: str, file: str, choices: dict) -> dict:
+def stamp(name: str, choices: dict) -> dict:
     """What made a phantom (BIDS `GeneratedBy`): another choice or another line of code, another stamp."""
-    code = sha256(Path(file).read_bytes()).hexdigest()[:12]
-    return {"Name": name, "Version": code, "Choices": choices}
+    code = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    return {"Name": name, "Version": code.hexdigest()[:12], "Choices": choices}
+
+
+def _completed(choices: dict, defaults: dict, where: str) -> dict:
+    """The choices with every default filled in."""
+    unknown = set(choices) - set(defaults)
+    if unknown:
+        raise BadInput(
+            f"params.yaml: {where} has {', '.join(sorted(unknown))}, but takes {', '.join(defaults)}"
+            f"{', outcome and selection' if where.count('.') == 1 else ''}."
+        )
+    nested = {key: _completed(choices.get(key) or {}, value, f"{where}.{key}")
+              for key, value in defaults.items() if isinstance(value, dict)}  # fmt: skip
+    return {**defaults, **choices, **nested}
 
 
 def _made_by(folder: Path) -> dict | None:

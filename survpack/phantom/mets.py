@@ -1,35 +1,57 @@
 """Brain metastases on MRI: a synthetic cohort of several sites whose hazard is known.
 
-Each patient has an ellipsoid, skull-stripped brain with one to six lesions: an enhancing rim with a planted
-irregularity, a necrotic core where the lesion is large, and a halo of oedema. The hazard has four
-parts: the chart, the enhancing volume and the ratio of oedema to tumour as measured on the mask, and the
-unevenness of the rim, which only the contrast-enhanced image shows. Nothing here is drawn from patients;
-sizes and effects are of the order that the literature on brain metastases reports.
+Each patient's brain is the MNI152 template bent into a head of its own (`anatomy`), with one to ten
+metastases at the grey-white junction: an enhancing rim of uneven thickness, a necrotic core where the lesion
+is large, oedema that follows the white matter. Four sequences are seen through the scanner of the patient's
+site. The hazard has four parts: the chart; the enhancing volume and the ratio of oedema to tumour as
+measured on the mask; and the unevenness of the enhancement, which only the contrast-enhanced image shows.
+No patient is in it. Counts and sizes follow published series; effects are of the order that the literature
+on brain metastases reports; grey values are tuned to look like one public scan (BraTS-MET-00110, in the
+example data of AURORA, Apache-2.0).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from scipy.ndimage import gaussian_filter
-from tqdm import tqdm
+from scipy.ndimage import binary_propagation, gaussian_filter
 
 from survpack.adapters import bids
 from survpack.errors import BadInput
 from survpack.paths import written_whole
-from survpack.phantom import stamp
+from survpack.phantom import anatomy, stamp
+from survpack.phantom.shared import FollowUp, Weibull, followed, one_by_one, rician, smooth_noise, write_volume
 
 TITLE = "Brain metastases, phantom"
-DEFAULTS = {"patients": 148, "sites": 3, "spacing_mm": 2.0, "seed": 2025}
+PARTS = ("clinical", "volume", "oedema", "rim")
+DEFAULTS = {
+    "patients": 148,
+    "sites": 3,
+    "spacing_mm": 2.0,
+    "seed": 2025,
+    "survival_noise": 1.0,
+    "strength": dict.fromkeys(PARTS, 1.0),
+    "site_hazard": 0.0,
+}
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 NECROSIS, OEDEMA, ENHANCING = LABELS
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
-PRIMARIES = {"lung": 0.45, "breast": 0.20, "melanoma": 0.13, "kidney": 0.07, "gi": 0.06, "other": 0.09}
+# Share; then of women, of metastases outside the brain, and years by which patients are older than the mean.
+PRIMARIES = {
+    "lung": (0.47, 0.45, 0.52, 1),
+    "breast": (0.18, 0.99, 0.66, -5),
+    "melanoma": (0.13, 0.38, 0.62, -2),
+    "kidney": (0.07, 0.30, 0.68, 2),
+    "gi": (0.06, 0.42, 0.66, 3),
+    "other": (0.09, 0.50, 0.55, 1),
+}
 TREATMENTS = ["radiosurgery", "surgery_and_radiosurgery", "whole_brain"]
+# One: 41 %, two to four: 41 %, five to ten: 18 %, between JLGK0901 (455, 531 and 208 of 1194; Yamamoto 2014,
+# Lancet Oncol 15:387) and a single centre (78, 67 and 31 of 176; Radiat Oncol 2022, 10.1186/s13014-022-02185-1).
+COUNTS = (0.41, 0.19, 0.13, 0.09, 0.06, 0.045, 0.03, 0.02, 0.015, 0.01)
 DICTIONARY = {
     "age": {"kind": "numeric", "unit": "years", "description": "Age at the scan"},
     "sex": {"kind": "categorical", "levels": ["female", "male"], "description": "Sex"},
@@ -44,99 +66,135 @@ DICTIONARY = {
     "treatment": {"kind": "categorical", "levels": TREATMENTS, "description": "Treatment planned at the scan"},
 }
 
-# The hazard: S(t) = exp(-(t / SCALE_DAYS)^SHAPE exp(linear predictor)).
-SHAPE, SCALE_DAYS = 1.2, 560.0
-COEFFICIENTS = {  # of the columns that `terms` makes
-    "age": 0.25,
-    "karnofsky": 0.40,
-    "extracranial_disease": 0.60,
+COEFFICIENTS = {  # log hazard ratios of the columns that `terms` makes
+    "age": 0.22,
+    "karnofsky": 0.38,
+    "extracranial_disease": 0.55,
+    "lesion_count": 0.25,
     "breast": -0.50,
-    "melanoma": 0.20,
-    "kidney": -0.15,
-    "gi": 0.45,
-    "volume": 0.65,
-    "oedema": 1.05,
-    "rim": 1.00,
+    "melanoma_or_gi": 0.35,
+    "volume": 0.75,
+    "oedema": 0.90,
+    "rim": 0.90,
 }
-ACCRUAL_DAYS, STUDY_DAYS, DROPOUT_DAYS = 1100, 2000, 7000  # administrative and random censoring
+SURVIVAL = Weibull(shape=1.2, scale_days=430.0)
+FOLLOW_UP = FollowUp(accrual_days=1100, study_days=2200, dropout_days=8000)
+EULER = 0.5772156649015329  # minus the mean of the log of an exponential
 
-EXTENT_MM = np.array([160.0, 192.0, 160.0])
-BRAIN_MM = np.array([66.0, 82.0, 64.0])  # semi-axes
-OUTSIDE, CSF, GREY, WHITE = range(4)
-INTENSITY = {  # of outside, CSF, grey, white; then necrosis, oedema, enhancing
-    "t1n": ([0, 40, 115, 150], [70, 95, 110]),
-    "t1c": ([0, 40, 120, 155], [65, 98, 235]),
-    "t2w": ([0, 250, 135, 100], [205, 190, 150]),
-    "t2f": ([0, 30, 125, 100], [85, 215, 160]),
+INDEX_ML, OTHERS_ML = (4.0, 1.15), (0.35, 1.1)  # median and log standard deviation: the largest lesion, the others
+# Grey value of CSF, grey and white matter; of necrosis, oedema, enhancing tumour.
+INTENSITY = {
+    "t1n": ([370, 480, 520], [400, 465, 455]),
+    "t1c": ([130, 268, 315], [140, 262, 640]),
+    "t2w": ([2050, 705, 440], [1800, 900, 640]),
+    "t2f": ([165, 395, 352], [340, 590, 420]),
+}
+# A scanner draws each of these from the range, for each sequence: brightness, contrast (an exponent), noise (share
+# of white matter), and blur (mm, as a standard deviation) in the slice and between slices.
+SCANNER = {
+    "gain": (0.7, 1.4),
+    "contrast": (0.9, 1.12),
+    "noise": (0.01, 0.035),
+    "blur": (0.5, 0.9),
+    "slice": (0.6, 1.6),
 }
 
 
-def generate(folder: Path, truth_path: Path, *, patients: int, sites: int, spacing_mm: float, seed: int, n_jobs=-1):
-    """Write the cohort as a BIDS folder, and its truth beside it; each whole or not at all.
+def generate(
+    folder: Path,
+    truth_path: Path,
+    *,
+    patients: int,
+    sites: int,
+    spacing_mm: float,
+    seed: int,
+    survival_noise: float = 1.0,
+    strength: dict[str, float] | None = None,
+    site_hazard: float = 0.0,
+    n_jobs: int = -1,
+) -> None:
+    """Write the cohort as a BIDS folder, and its truth (parquet, and JSON of that name) beside it, each whole.
 
     Parameters
     ----------
     folder, truth_path : Path
     patients, sites : int
     spacing_mm : float
-        Of the isotropic voxels; 2 mm makes images of 80 x 96 x 80.
+        Of the isotropic voxels; 2 mm makes images of 80 x 98 x 84.
     seed : int
         Same seed, same bytes, whatever `n_jobs` is.
+    survival_noise : float
+        Spread of log survival time around its expectation: 1 is the Weibull of `SURVIVAL`, less makes survival
+        easier to predict (at 0 it would follow from the covariates alone), more makes it harder; the expected
+        log time stays. It divides the coefficients and the shape.
+    strength : dict
+        Factor on each of `PARTS`; 1 where not given.
+    site_hazard : float
+        Log hazard of the last site minus that of the first; the sites between are spread evenly.
     n_jobs : int
         Processes; -1 is one a core.
 
     Raises
     ------
     BadInput
-        For a size that makes no cohort.
+        For choices that make no cohort.
     """
-    whole = all(isinstance(number, int) for number in (patients, sites, seed)) and seed >= 0
-    if not (whole and 1 <= sites <= patients and isinstance(spacing_mm, int | float) and 1 <= spacing_mm <= 8):
-        raise BadInput(
-            f"params.yaml: a phantom of {patients} patients, {sites} sites, {spacing_mm} mm and seed {seed} cannot be "
-            "made; give whole numbers, no more sites than patients, and a spacing_mm from 1 to 8."
-        )
+    choices = {"patients": patients, "sites": sites, "spacing_mm": spacing_mm, "seed": seed,
+               "survival_noise": survival_noise, "strength": dict.fromkeys(PARTS, 1.0) | (strength or {}),
+               "site_hazard": site_hazard}  # fmt: skip
+    _require_possible(choices)
     chart_seed, site_seed, outcome_seed, *own = np.random.SeedSequence(seed).spawn(patients + 3)
     chart = charts(np.random.default_rng(chart_seed), patients, sites)
     looks = scanners(np.random.default_rng(site_seed), sites)
     with written_whole(folder) as part:
         part.mkdir()
         tasks = (
-            delayed(_patient)(part, row.patient_id, row.lesion_count, looks[row.site], spacing_mm, own[k])
+            (part, row.patient_id, row.lesion_count, looks[row.site], spacing_mm, own[k])
             for k, row in enumerate(chart.itertuples())
         )
-        measured = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
-        bar = tqdm(measured, total=patients, desc="phantom mets: patients", mininterval=2, disable=patients < 20)
-        biomarkers = pd.DataFrame(list(bar))
-        participants, truth = _followed(np.random.default_rng(outcome_seed), chart, biomarkers)
-        choices = {"patients": patients, "sites": sites, "spacing_mm": spacing_mm, "seed": seed}
-        bids.write_tables(part, participants, DICTIONARY, LABELS, stamp(__name__, __file__, choices))
-        with written_whole(truth_path) as truth_part:
-            truth.to_parquet(truth_part)
+        biomarkers = one_by_one(_patient, tasks, patients, "phantom mets: patients", n_jobs)
+        truth, facts = hazard(chart.join(biomarkers), survival_noise, choices["strength"], site_hazard)
+        rng = np.random.default_rng(outcome_seed)
+        outcome, seen = followed(rng, truth["linear_predictor"], facts), with_missing(rng, chart)
+        participants = pd.concat([seen[["patient_id", "site"]], outcome, seen[list(DICTIONARY)]], axis=1)
+        bids.write_tables(part, participants, DICTIONARY, LABELS, stamp(__name__, choices))
+        with written_whole(truth_path) as truth_part, written_whole(truth_path.with_suffix(".json")) as facts_part:
+            pd.concat([chart[["patient_id"]], biomarkers, truth], axis=1).to_parquet(truth_part)
+            facts_part.write_text(json.dumps({**facts, "choices": choices}, indent=2) + "\n")
 
 
 def charts(rng: np.random.Generator, patients: int, sites: int) -> pd.DataFrame:
-    """`patient_id`, `site` and the covariates of `DICTIONARY`, nothing missing; shape (patients, 9)."""
+    """`patient_id`, `site` and the covariates of `DICTIONARY`, nothing missing; shape (patients, 9).
+
+    Sex, age and disease elsewhere go with the primary; Karnofsky falls with age and disease elsewhere;
+    treatment follows from lesion count and Karnofsky.
+    """
     shares = np.linspace(1.5, 0.5, sites)
     site = np.searchsorted(np.cumsum(shares) / shares.sum(), (np.arange(patients) + 0.5) / patients)
-    lesions = rng.choice(np.arange(1, 7), patients, p=[0.38, 0.22, 0.16, 0.11, 0.08, 0.05])
-    many = lesions + rng.normal(0, 1.5, patients)
+    share, women, elsewhere, older = np.array(list(PRIMARIES.values())).T
+    primary = rng.choice(len(PRIMARIES), patients, p=share)
+    age = (rng.normal(61, 10.5, patients) + older[primary]).clip(25, 90).round()
+    extracranial = rng.random(patients) < elsewhere[primary]
+    count = 1 + np.searchsorted(np.cumsum(COUNTS)[:-1], rng.random(patients) ** np.where(extracranial, 0.85, 1.2))
+    fitness = rng.normal(85, 12, patients) - 0.25 * (age - 61) - 4 * extracranial
+    plan = count + rng.normal(0, 1.5, patients) + 2.0 * (fitness < 70)
     return pd.DataFrame({
         "patient_id": [f"sub-{k + 1:03d}" for k in range(patients)],
         "site": [f"site-{k + 1}" for k in rng.permutation(site)],
-        "age": rng.normal(61, 11, patients).clip(25, 90).round(),
-        "sex": rng.choice(["female", "male"], patients),
-        "karnofsky": rng.choice(np.arange(50.0, 101, 10), patients, p=[0.04, 0.08, 0.17, 0.26, 0.30, 0.15]),
-        "primary": rng.choice(list(PRIMARIES), patients, p=list(PRIMARIES.values())),
-        "extracranial_disease": rng.choice(["absent", "present"], patients, p=[0.42, 0.58]),
-        "lesion_count": lesions,
-        "treatment": np.select([many > 4, many < 1.5], [TREATMENTS[2], TREATMENTS[1]], TREATMENTS[0]),
+        "age": age,
+        "sex": np.where(rng.random(patients) < women[primary], "female", "male"),
+        "karnofsky": (10 * np.round(fitness / 10)).clip(50, 100),
+        "primary": np.array(list(PRIMARIES))[primary],
+        "extracranial_disease": np.where(extracranial, "present", "absent"),
+        "lesion_count": count,
+        "treatment": np.select([plan > 5, plan < 1.2], [TREATMENTS[2], TREATMENTS[1]], TREATMENTS[0]),
     })  # fmt: skip
 
 
 def with_missing(rng: np.random.Generator, chart: pd.DataFrame) -> pd.DataFrame:
-    """The chart with 4 % of `karnofsky` and 3 % of `extracranial_disease` missing at random."""
-    gaps = {"karnofsky": 0.04, "extracranial_disease": 0.03}
+    """The chart with gaps: about 5 % of `karnofsky`, twice as often in the first site, 3 % of extracranial disease."""
+    first = chart["site"] == chart["site"].min()
+    gaps = {"karnofsky": np.where(first, 0.06, 0.03), "extracranial_disease": 0.03}
     return chart.assign(**{name: chart[name].mask(rng.random(len(chart)) < share) for name, share in gaps.items()})
 
 
@@ -146,109 +204,104 @@ def terms(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        `age`, `karnofsky`, `extracranial_disease`, `primary`; and as measured `enhancing_ml`, `oedema_ratio`,
-        `rim_variation`.
+        `age`, `karnofsky`, `extracranial_disease`, `lesion_count`, `primary`; and as measured `enhancing_ml`,
+        `oedema_ratio`, `rim_variation`.
     """
-    primaries = {name: (table["primary"] == name).astype(float) for name in ("breast", "melanoma", "kidney", "gi")}
     return pd.DataFrame({
         "age": (table["age"] - 61) / 10,
         "karnofsky": (80 - table["karnofsky"]) / 10,
-        "extracranial_disease": (table["extracranial_disease"] == "present").astype(float),
-        **primaries,
-        "volume": np.log(table["enhancing_ml"] / 6),
-        "oedema": np.log(table["oedema_ratio"].clip(0.05) / 2) / 0.7,
-        "rim": (table["rim_variation"] - 0.22) / 0.1,
+        "extracranial_disease": (table["extracranial_disease"] == "present") - 0.58,
+        "lesion_count": np.log(table["lesion_count"] / 2),
+        "breast": (table["primary"] == "breast").astype(float),
+        "melanoma_or_gi": table["primary"].isin(["melanoma", "gi"]).astype(float),
+        "volume": np.log(table["enhancing_ml"] / 4),
+        "oedema": np.log(table["oedema_ratio"].clip(0.1) / 2) / 0.7,
+        "rim": (table["rim_variation"] - 0.25) / 0.1,
     })  # fmt: skip
 
 
-def hazard(table: pd.DataFrame) -> pd.DataFrame:
-    """The truth of each patient: the linear predictor, its four parts, and the median it means.
+def hazard(
+    table: pd.DataFrame, survival_noise: float = 1.0, strength: dict[str, float] | None = None, site_hazard: float = 0.0
+) -> tuple[pd.DataFrame, dict]:
+    """The truth of each patient, and the coefficients as used.
 
     Parameters
     ----------
     table : DataFrame
-        As for `terms`.
+        As for `terms`, and `site`.
+    survival_noise, strength, site_hazard
+        As for `generate`.
 
     Returns
     -------
     DataFrame
-        `linear_predictor` and its parts `clinical`, `volume`, `oedema`, `rim`; `weibull_shape`,
-        `weibull_scale_days`; `true_median_days`.
+        `term_<name>` for each coefficient; `linear_predictor` and its parts (`PARTS` and `site`);
+        `weibull_shape`, `weibull_scale_days`, `true_median_days`.
+    dict
+        `coefficients`, `weibull_shape`, `weibull_scale_days`, `follow_up`.
     """
-    each = terms(table) * pd.Series(COEFFICIENTS)
-    parts = each[["volume", "oedema", "rim"]]
-    parts.insert(0, "clinical", each.drop(columns=parts.columns).sum(axis=1))
+    strength = dict.fromkeys(PARTS, 1.0) | (strength or {})
+    part_of = {name: name if name in PARTS else "clinical" for name in COEFFICIENTS}
+    used = {name: value * strength[part_of[name]] / survival_noise for name, value in COEFFICIENTS.items()}
+    columns = terms(table)
+    if table["site"].nunique() > 1:
+        rank = table["site"].str.rpartition("-")[2].astype(float)
+        columns["site"] = (rank - 1) / (rank.max() - 1) - 0.5
+        used["site"], part_of["site"] = site_hazard, "site"
+    each = columns * pd.Series(used)
+    parts = pd.DataFrame({part: each.loc[:, [part_of[name] == part for name in each]].sum(axis=1)
+                          for part in (*PARTS, "site")})  # fmt: skip
+    survival = Weibull(SURVIVAL.shape / survival_noise,
+                       SURVIVAL.scale_days * np.exp(-EULER * (1 - survival_noise) / SURVIVAL.shape))  # fmt: skip
     total = parts.sum(axis=1)
-    return parts.assign(
+    facts = {"coefficients": used, "weibull_shape": survival.shape, "weibull_scale_days": survival.scale_days,
+             "follow_up": vars(FOLLOW_UP)}  # fmt: skip
+    return columns.add_prefix("term_").join(parts).assign(
         linear_predictor=total,
-        weibull_shape=SHAPE,
-        weibull_scale_days=SCALE_DAYS,
-        true_median_days=SCALE_DAYS * (np.log(2) / np.exp(total)) ** (1 / SHAPE),
-    )
-
-
-def simulate(rng: np.random.Generator, linear_predictor: pd.Series) -> pd.DataFrame:
-    """`time_days` (whole days, 1 or more) and `event`, drawn from the hazard and the censoring.
-
-    Death by inverting the Weibull survival curve (Bender 2005, Stat Med 24:1713); censoring by
-    accrual over three years to a closing date, and by random drop-out.
-    """
-    patients = len(linear_predictor)
-    death = SCALE_DAYS * (rng.exponential(size=patients) / np.exp(linear_predictor)) ** (1 / SHAPE)
-    closing = STUDY_DAYS - rng.uniform(0, ACCRUAL_DAYS, patients)
-    last_seen = np.minimum(closing, rng.exponential(DROPOUT_DAYS, patients))
-    time = np.ceil(np.minimum(death, last_seen)).clip(1)
-    return pd.DataFrame({"time_days": time, "event": (death <= last_seen).to_numpy()})
+        weibull_shape=survival.shape,
+        weibull_scale_days=survival.scale_days,
+        true_median_days=survival.median_days(total),
+    ), facts
 
 
 def scanners(rng: np.random.Generator, sites: int) -> dict[str, dict]:
-    """How each site's images look: gain of each sequence, noise (grey values), smoothing (mm)."""
+    """How each site's images look: for each of `SCANNER`, a value a sequence."""
     return {
-        f"site-{k + 1}": {
-            "gain": rng.uniform(0.75, 1.25, len(SEQUENCES)),
-            "noise": rng.uniform(2.5, 6.0),
-            "smoothing_mm": rng.uniform(0.7, 1.4),
-        }
+        f"site-{k + 1}": {name: rng.uniform(*span, len(SEQUENCES)) for name, span in SCANNER.items()}
         for k in range(sites)
     }
 
 
-def anatomy(rng: np.random.Generator, spacing_mm: float) -> np.ndarray:
-    """Tissue of each voxel: outside, CSF, grey or white matter; uint8."""
-    x, y, z = coordinates(spacing_mm)
-    a, b, c = BRAIN_MM * rng.uniform(0.95, 1.04, 3)
-    shape = (len(x), y.shape[1], z.shape[2])
-    folds = noise(rng, shape, 3 / spacing_mm)
-    depth = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2) + 0.015 * noise(rng, shape, 14 / spacing_mm)
-    tissue = np.where(depth < 1, GREY, OUTSIDE).astype(np.uint8)
-    tissue[depth + 0.06 * folds < 0.84] = WHITE
-    side = np.abs(x)
-    tissue[((side - 24) / 9) ** 2 + ((y + 2) / 17) ** 2 + (z / 11) ** 2 < 1] = GREY  # deep nuclei
-    tissue[((side - 9) / 6) ** 2 + ((y + 6) / 26) ** 2 + ((z - 10) / 8) ** 2 < 1] = CSF  # ventricles
-    tissue[(depth < 1) & (depth > 0.84) & (folds > 1.2)] = CSF  # sulci
-    tissue[(depth < 1) & (side < 1.5) & (depth > 0.6) & (z > 0)] = CSF  # between the hemispheres
-    return tissue
+def lesions(rng: np.random.Generator, brain: anatomy.Brain, count: int) -> np.ndarray:
+    """A mask of `count` lesions in the brain, numbered as `LABELS`; uint8, the shape of the brain.
+
+    The median diameter is 1.2 cm over all lesions, as among 601 metastases of 67 patients (Furutani 2019,
+    J Radiat Res 60:134), the largest of a patient about 2 cm. Every lesion has an enhancing voxel.
+    """
+    mask = np.zeros(brain.grey.shape, dtype=np.uint8)
+    swelling = rng.lognormal(np.log(0.75), 0.45)  # width of the oedema over the radius of the lesion
+    sizes = np.r_[_sizes(rng, INDEX_ML, 1), _sizes(rng, OTHERS_ML, count - 1)]
+    taken: list[tuple[np.ndarray, float]] = []
+    for radius in -np.sort(-sizes):
+        centre = _free_place(rng, brain, mask, taken, radius)
+        taken.append((centre, radius))
+        _add_lesion(rng, mask, brain, centre, radius, swelling)
+    return mask
 
 
-def lesions(
-    rng: np.random.Generator, tissue: np.ndarray, count: int, irregularity: float, spacing_mm: float
-) -> np.ndarray:
-    """A mask of `count` lesions in the brain, numbered as `LABELS`; uint8, the shape of `tissue`.
+def enhancement(rng: np.random.Generator, mask: np.ndarray, variation: float, spacing_mm: float) -> np.ndarray:
+    """Uptake of contrast relative to its mean: blotches of about 5 mm; 1 outside the enhancing tumour.
 
     Parameters
     ----------
-    irregularity : float
-        0 makes smooth lesions, 1 ragged ones.
+    variation : float
+        Coefficient of variation over the patient's enhancing voxels, so that it tells nothing of the volume.
     """
-    mask = np.zeros_like(tissue)
-    swelling = rng.lognormal(np.log(0.42), 0.42)  # width of the halo over the radius of the lesion
-    taken: list[tuple[np.ndarray, float]] = []
-    for _ in range(count):
-        radius = (3 / (4 * np.pi) * 1000 * rng.lognormal(np.log(3.0), 0.95)) ** (1 / 3)
-        centre = _free_place(rng, tissue, taken, radius, spacing_mm)
-        taken.append((centre, radius))
-        _add_lesion(rng, mask, tissue, centre, radius, irregularity, swelling, spacing_mm)
-    return mask
+    blotches = smooth_noise(rng, mask.shape, 2.2 / spacing_mm)[mask == ENHANCING]
+    blotches = (blotches - blotches.mean()) / blotches.std().clip(1e-6)
+    rim = np.ones(mask.shape, dtype=np.float32)
+    rim[mask == ENHANCING] = (1 + variation * blotches).clip(0.15)
+    return rim
 
 
 def measure(mask: np.ndarray, rim: np.ndarray, spacing_mm: float) -> dict[str, float]:
@@ -267,95 +320,131 @@ def measure(mask: np.ndarray, rim: np.ndarray, spacing_mm: float) -> dict[str, f
         coefficient of variation of the enhancement.
     """
     voxels = np.bincount(mask.ravel(), minlength=4)
-    enhancement = rim[mask == ENHANCING]
+    uptake = rim[mask == ENHANCING].astype(float)
     return {
         "enhancing_ml": voxels[ENHANCING] * spacing_mm**3 / 1000,
         "oedema_ratio": voxels[OEDEMA] / (voxels[ENHANCING] + voxels[NECROSIS]),
-        "rim_variation": float(enhancement.std() / enhancement.mean()),
+        "rim_variation": float(uptake.std() / uptake.mean()),
     }
 
 
-def rim_texture(rng: np.random.Generator, shape: tuple, irregularity: float, spacing_mm: float) -> np.ndarray:
-    """Enhancement relative to its mean: blotches of about 4 mm, the stronger the more irregular."""
-    return (1 + (0.06 + 0.34 * irregularity) * noise(rng, shape, 2.2 / spacing_mm)).clip(0.15, 1.9)
-
-
-def images(rng: np.random.Generator, tissue, mask, rim, scanner: dict, spacing_mm: float) -> dict[str, np.ndarray]:
-    """One int16 image a sequence, as that site's scanner shows it; 0 outside the brain."""
-    bias = np.exp(0.06 * noise(rng, tissue.shape, 30 / spacing_mm))
+def images(rng: np.random.Generator, brain: anatomy.Brain, mask, rim, scanner: dict) -> dict[str, np.ndarray]:
+    """One int16 image a sequence, as that site's scanner shows it; 0 outside the brain, 1 or more in it."""
+    spacing, inside = brain.spacing_mm, brain.inside
+    bias = np.exp(0.07 * _slow_noise(rng, mask.shape, spacing))
+    texture = smooth_noise(rng, mask.shape, 1.5 / spacing)
+    edge = gaussian_filter((mask == OEDEMA).astype(np.float32), 1.0 / spacing, truncate=3)
+    wet = edge * (0.8 + 0.12 * texture) * (1 - brain.csf)  # how far oedema has replaced what was there
     scans = {}
-    for sequence, gain in zip(SEQUENCES, scanner["gain"], strict=True):
-        healthy, lesion = INTENSITY[sequence]
-        clean = np.take(np.asarray(healthy, dtype=np.float32), tissue)
-        clean = np.where(mask > 0, np.take(np.asarray([0, *lesion], dtype=np.float32), mask), clean)
-        if sequence == "t1c":
-            clean[mask == ENHANCING] *= rim[mask == ENHANCING]
-        seen = gaussian_filter(clean, scanner["smoothing_mm"] / spacing_mm) * bias
-        seen += scanner["noise"] * rng.standard_normal(tissue.shape, dtype=np.float32)
-        scans[sequence] = np.where(tissue > 0, (gain * seen).clip(1), 0).round().astype(np.int16)
+    for k, sequence in enumerate(SEQUENCES):
+        clean = _clean(rng, sequence, brain, mask, rim, wet, texture)
+        look = {name: values[k] for name, values in scanner.items()}
+        seen = gaussian_filter(clean, np.array([look["blur"], look["blur"], look["slice"]]) / spacing, truncate=2.5)
+        white = INTENSITY[sequence][0][2]
+        seen = look["gain"] * white * (seen * bias / white).clip(0) ** look["contrast"]
+        seen = rician(rng, seen, look["noise"] * look["gain"] * white)
+        scans[sequence] = np.where(inside, seen.clip(1, 32767), 0).round().astype(np.int16)
     return scans
 
 
-def coordinates(spacing_mm: float) -> list[np.ndarray]:
-    """Voxel centres in mm from the middle of the image: three arrays that broadcast to its shape."""
-    axes = [(np.arange(n) - (n - 1) / 2) * spacing_mm for n in np.round(EXTENT_MM / spacing_mm).astype(int)]
-    return [axis.astype(np.float32) for axis in np.meshgrid(*axes, indexing="ij", sparse=True)]
+def _clean(rng, sequence: str, brain: anatomy.Brain, mask, rim, wet, texture) -> np.ndarray:
+    """The signal of one sequence before the scanner: tissues by their share, then what is ill."""
+    healthy, (necrosis, oedema, enhancing) = INTENSITY[sequence]
+    csf, grey, white = healthy * (1 + 0.02 * rng.standard_normal(3))
+    heavier = 1.0 if sequence.startswith("t1") else -1.0  # what is bright on T1 is dark on T2
+    clean = brain.csf * csf + (brain.grey * grey + brain.white * white) * (1 + heavier * brain.detail + 0.012 * texture)
+    clean = clean + wet * (oedema - clean)
+    clean = np.where(mask == NECROSIS, necrosis * (1 + 0.05 * texture), clean)
+    brighter = rim if sequence == "t1c" else 1 + 0.04 * texture
+    return np.where(mask == ENHANCING, enhancing * brighter, clean).astype(np.float32)
 
 
-def noise(rng: np.random.Generator, shape: tuple, sigma_voxels: float) -> np.ndarray:
-    """Smooth Gaussian noise of mean 0 and standard deviation 1; float32."""
-    field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma_voxels, mode="wrap", truncate=3)
-    return (field - field.mean()) / field.std().clip(1e-6)
-
-
-def _followed(rng: np.random.Generator, chart: pd.DataFrame, biomarkers: pd.DataFrame) -> tuple:
-    """What is seen of the patients, gaps and all; and the truth."""
-    truth = hazard(pd.concat([chart, biomarkers], axis=1))
-    outcome = simulate(rng, truth["linear_predictor"])
-    seen = with_missing(rng, chart)
-    participants = pd.concat([seen[["patient_id", "site"]], outcome, seen[list(DICTIONARY)]], axis=1)
-    return participants, pd.concat([chart[["patient_id"]], biomarkers, truth], axis=1)
+def _slow_noise(rng: np.random.Generator, shape: tuple, spacing_mm: float) -> np.ndarray:
+    """Smooth noise over about 5 cm: the product of waves along each axis, cheaper than a wide filter."""
+    total = np.zeros(shape, dtype=np.float32)
+    for _ in range(4):
+        waves = [
+            np.cos(np.arange(n) * spacing_mm / 50 * rng.uniform(0.3, 1.2) + rng.uniform(0, 2 * np.pi)) for n in shape
+        ]
+        total += np.multiply.outer(np.multiply.outer(*waves[:2]), waves[2]).astype(np.float32)
+    return total
 
 
 def _patient(folder: Path, patient: str, count: int, scanner: dict, spacing_mm: float, seed) -> dict[str, float]:
     """Make and write one patient's images; the measured biomarkers."""
     rng = np.random.default_rng(seed)
-    irregularity = rng.beta(1.3, 1.3)
-    tissue = anatomy(rng, spacing_mm)
-    mask = lesions(rng, tissue, count, irregularity, spacing_mm)
-    rim = rim_texture(rng, mask.shape, irregularity, spacing_mm)
-    volumes = {**images(rng, tissue, mask, rim, scanner, spacing_mm), "mask": mask}
-    affine = np.diag([spacing_mm] * 3 + [1.0])
-    affine[:3, 3] = [float(axis.min()) for axis in coordinates(spacing_mm)]
+    variation = rng.uniform(0.08, 0.42)
+    brain = anatomy.brain(rng, spacing_mm)
+    mask = lesions(rng, brain, count)
+    rim = enhancement(rng, mask, variation, spacing_mm)
+    volumes = {**images(rng, brain, mask, rim, scanner), "mask": mask}
     for modality, volume in volumes.items():
-        path = bids.image_path(folder, patient, modality)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(volume, affine), path)  # nibabel compresses at level 1, with no date inside
+        write_volume(bids.image_path(folder, patient, modality), volume, brain.affine)
     return measure(mask, rim, spacing_mm)
 
 
-def _free_place(rng, tissue, taken, radius: float, spacing_mm: float) -> np.ndarray:
-    """A voxel of white matter as far from the other lesions as 40 draws find."""
-    candidates = np.argwhere(tissue == WHITE)
-    draws = candidates[rng.integers(len(candidates), size=40)]
-    gaps = [min((np.linalg.norm(d - c) * spacing_mm - r - radius for c, r in taken), default=np.inf) for d in draws]
-    clear = [place for place, gap in zip(draws, gaps, strict=True) if gap > 6]
-    return clear[0] if clear else draws[int(np.argmax(gaps))]
+def _sizes(rng: np.random.Generator, median_and_spread: tuple[float, float], lesions: int) -> np.ndarray:
+    """Radii in mm of spheres whose volume (ml) is log-normal; none is above 4.6 cm across."""
+    median, spread = median_and_spread
+    return np.cbrt(3 / (4 * np.pi) * 1000 * rng.lognormal(np.log(median), spread, lesions)).clip(1, 23)
 
 
-def _add_lesion(rng, mask, tissue, centre, radius, irregularity, swelling, spacing_mm) -> None:
-    """Draw one lesion into `mask`, inside the brain; tumour goes over oedema, never the reverse."""
-    reach = int(np.ceil(radius * (1 + 2.2 * swelling) * 1.5 / spacing_mm)) + 1
+def _free_place(rng, brain: anatomy.Brain, mask, taken, radius: float) -> np.ndarray:
+    """A voxel of the grey-white junction, clear of the other lesions by 4 mm or as far as 60 draws find."""
+    junction = brain.grey * brain.white * (mask == 0)
+    below = anatomy.cerebellum(brain.mni_mm)
+    region = below if rng.random() < 0.13 else ~below
+    weight = np.where(region, junction * anatomy.lesion_weight(brain.mni_mm), 0).ravel()
+    ladder = np.cumsum(weight, dtype=float)
+    draws = np.searchsorted(ladder, rng.random(60) * ladder[-1], side="right").clip(0, len(ladder) - 1)
+    places = np.stack(np.unravel_index(draws, mask.shape), axis=1)
+    gaps = [min((np.linalg.norm(p - c) * brain.spacing_mm - r - radius for c, r in taken), default=np.inf)
+            for p in places]  # fmt: skip
+    clear = [place for place, gap in zip(places, gaps, strict=True) if gap > 4]
+    return clear[0] if clear else places[int(np.argmax(gaps))]
+
+
+def _add_lesion(rng, mask, brain: anatomy.Brain, centre, radius, swelling) -> None:
+    """Draw one lesion into `mask`; tumour goes over oedema, never the reverse, nor over another tumour."""
+    spacing = brain.spacing_mm
+    halo = 0.0 if rng.random() < (0.55 if radius < 4 else 0.04) else swelling * (radius + 1.5) * rng.uniform(0.7, 1.3)
+    reach = int(np.ceil((1.35 * radius + 1.3 * halo) / spacing)) + 1
     box = tuple(slice(max(c - reach, 0), c + reach + 1) for c in centre)
     axes = np.ogrid[tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, mask.shape, strict=True))]
-    distance = spacing_mm * np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)))
-    edge = 1 + (0.03 + 0.17 * irregularity) * noise(rng, distance.shape, 0.45 * radius / spacing_mm)
-    halo = 1 + swelling * (1 + 0.45 * noise(rng, distance.shape, 0.9 * radius / spacing_mm)).clip(0.1)
-    depth = distance / radius / edge
-    inside, part = tissue[box] > OUTSIDE, mask[box]
-    part[inside & (tissue[box] != CSF) & (depth < halo) & (part == 0)] = OEDEMA
-    part[inside & (depth < 1)] = ENHANCING
-    if radius > 8:
-        core = rng.uniform(0.5, 0.75)
-        part[inside & (depth < core) & (part == ENHANCING)] = NECROSIS
-    mask[tuple(centre)] = mask[tuple(centre)] if radius > 8 else ENHANCING
+    distance = spacing * np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)))
+    edge = 1 + rng.uniform(0.05, 0.16) * smooth_noise(rng, distance.shape, 0.5 * radius / spacing)
+    beyond = distance - radius * edge  # mm outside the surface, negative within
+    part, csf, white = mask[box], brain.csf[box], brain.white[box]
+    x = brain.mni_mm[0]
+    across = (x[box] * x[tuple(centre)] < 0) & (white < 0.6)  # the falx lets through what the callosum carries
+    tissue = brain.inside[box] & (csf < 0.6) & ~across
+    middle = distance == 0
+    here = binary_propagation(middle, mask=middle | ((beyond < 0) & tissue & ((part == 0) | (part == OEDEMA))))
+    part[here] = ENHANCING
+    if radius > 6:
+        rim = rng.uniform(0.18, 0.5) * radius * (1 + 0.4 * smooth_noise(rng, distance.shape, 0.6 * radius / spacing))
+        core = here & (beyond < -rim.clip(0.6 * spacing))
+        part[core if not core[here].all() else np.zeros_like(here)] = NECROSIS
+    width = halo * (0.15 + 0.95 * white + 0.2 * smooth_noise(rng, distance.shape, 3 / spacing))
+    wet = binary_propagation(here, mask=here | ((beyond < width) & tissue & (csf < 0.35)))  # no leap over a sulcus
+    part[wet & (part == 0)] = OEDEMA
+
+
+def _require_possible(choices: dict) -> None:
+    """Raise BadInput unless a cohort can be made of these choices."""
+    whole = all(isinstance(choices[name], int) for name in ("patients", "sites", "seed"))
+    real = [choices["spacing_mm"], choices["survival_noise"], choices["site_hazard"], *choices["strength"].values()]
+    if not (whole and all(isinstance(number, int | float) and np.isfinite(number) for number in real)):
+        possible = False
+    else:
+        possible = choices["seed"] >= 0 and 1 <= choices["sites"] <= choices["patients"]
+        possible &= 1 <= choices["spacing_mm"] <= 8 and 0.1 <= choices["survival_noise"] <= 10
+        possible &= set(choices["strength"]) == set(PARTS) and abs(choices["site_hazard"]) <= 5
+    if not possible:
+        raise BadInput(
+            f"params.yaml: a phantom of {choices['patients']} patients, {choices['sites']} sites, "
+            f"{choices['spacing_mm']} mm, seed {choices['seed']}, survival_noise {choices['survival_noise']}, strength "
+            f"{choices['strength']} and site_hazard {choices['site_hazard']} cannot be made; give whole numbers, no "
+            f"more sites than patients, a spacing_mm from 1 to 8, a survival_noise from 0.1 to 10, a strength for "
+            f"{', '.join(PARTS)}, and a site_hazard from -5 to 5."
+        )

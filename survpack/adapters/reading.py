@@ -1,0 +1,119 @@
+"""Reading other people's tables: the columns that must be there, their codes, and ids written in two ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from survpack.errors import BadInput
+
+MISSING = ("--", "N/A", "n/a", "NA", "na", "Not Available", "not available", "Unknown", "unknown", "")
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
+
+
+def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, **options) -> pd.DataFrame:
+    """A CSV, TSV or Excel table as text, with `missing` as NaN and blanks around names and values cut off.
+
+    Parameters
+    ----------
+    path : Path
+    required : iterable of str
+        Columns that must be there.
+    sheet, header : int or str, int or list of int
+        As pandas has them.
+    missing : iterable of str
+    **options
+        To pandas' reader.
+
+    Raises
+    ------
+    BadInput
+        Where the file, its sheet or a column is absent, or the file is no table.
+    """
+    if not Path(path).exists():
+        beside = sorted(other.name for other in Path(path).parent.glob("*") if other.is_file())[:8]
+        raise BadInput(f"{path} not found (beside it: {', '.join(beside) or 'no file'}); put it there.")
+    try:
+        if Path(path).suffix in (".xlsx", ".xls"):
+            table = pd.read_excel(path, sheet_name=sheet, header=header, dtype=str, keep_default_na=False, **options)
+        else:
+            options = {"sep": "\t" if Path(path).suffix == ".tsv" else ",", "encoding": "utf-8-sig"} | options
+            table = pd.read_csv(path, header=header, dtype=str, keep_default_na=False, **options)
+    except (ValueError, OSError, KeyError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: no table to read ({' '.join(str(error).split())[:150]}); fetch it anew.") from None
+    if not isinstance(table.columns, pd.MultiIndex):
+        table.columns = [str(name).strip() for name in table.columns]
+        need(required, table, path)
+    table = table.apply(lambda column: column.str.strip())
+    return table.mask(table.isin(list(missing)))
+
+
+def need(columns, table: pd.DataFrame, path: Path) -> None:
+    """Raise BadInput, naming the file and the columns found, unless `table` has all of `columns`."""
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise BadInput(
+            f"{path}: no column {', '.join(absent)}; add or rename it (columns found: {', '.join(map(str, table))})."
+        )
+
+
+def one_of(names, table: pd.DataFrame, path: Path, what: str) -> pd.Series:
+    """The first column of `names` that is there: for tables whose versions name it differently.
+
+    Raises
+    ------
+    BadInput
+        Where none is, listing the columns found; a name is never guessed.
+    """
+    for name in names:
+        if name in table:
+            return table[name]
+    raise BadInput(
+        f"{path}: no column for {what} ({' or '.join(names)}); rename the right one (columns found: "
+        f"{', '.join(map(str, table))})."
+    )
+
+
+def bids_id(column: pd.Series) -> pd.Series:
+    """Ids as a converted DICOM set spells them: `LUNG1-001` is `sub-LUNG1001`; missing stays missing."""
+    return "sub-" + column.str.replace(r"[^0-9A-Za-z]", "", regex=True)
+
+
+def numbers(column: pd.Series, sentinels=()) -> pd.Series:
+    """As numbers, `sentinels` as missing; what is no number stays text, for the checks to name."""
+    number = pd.to_numeric(column, errors="coerce").astype(float)
+    readable = number.notna() | column.isna()
+    number = number.mask(number.isin(sentinels))
+    return number if readable.all() else number.astype(object).where(readable, column)
+
+
+def in_days(column: pd.Series, unit: str) -> pd.Series:
+    """Times given in `unit` (of `DAYS`) as days; what is no number stays text, for the checks to name."""
+    number = numbers(column)
+    return number * DAYS[unit] if number.dtype == float else number
+
+
+def coded(column: pd.Series, codes: dict, path: Path, what: str | None = None) -> pd.Series:
+    """Each code's meaning, whatever its case; missing stays missing.
+
+    Raises
+    ------
+    BadInput
+        For a code that is not in `codes`: an unknown status is never taken for "alive".
+    """
+    known = {str(code).casefold(): meaning for code, meaning in codes.items()}
+    text = column.map(lambda value: value if pd.isna(value) else _plain(value).casefold())
+    strange = sorted(set(text.dropna()) - set(known))
+    if strange:
+        raise BadInput(
+            f"{path}: {what or column.name} is '{strange[0]}' for row {int((text == strange[0]).argmax()) + 1}, "
+            f"expected one of {', '.join(map(str, codes))}; correct it there."
+        )
+    return text.map(known)
+
+
+def _plain(value) -> str:
+    """`1.0`, as Excel stores a whole number, is `1`."""
+    text = str(value).strip()
+    return text.removesuffix(".0")

@@ -1,0 +1,62 @@
+"""`python -m survpack check`: one cohort or several, each by itself and each two together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from survpack import adapters, params
+from survpack.checks import check_together, ordered
+from survpack.cohort import Cohort, Finding
+
+
+def print_findings(names: list[str]) -> int:
+    """Print what is wrong with cohorts, given by name or folder; nothing is written.
+
+    Parameters
+    ----------
+    names : list of str
+
+    Returns
+    -------
+    int
+        0, or 2 where there is an error.
+
+    Raises
+    ------
+    BadInput
+        Where a cohort cannot be read at all.
+    """
+    chosen = params.load()
+    cohorts = {name: adapters.load(_known_as(name), chosen) for name in dict.fromkeys(names)}
+    found = check_all(cohorts)
+    errors = 0
+    for name, findings in found.items():
+        for finding in findings:
+            print(f"{finding.severity}: {finding}")
+        wrong = sum(finding.severity == "error" for finding in findings)
+        print(f"{name}: {wrong} errors, {len(findings) - wrong} warnings")
+        errors += wrong
+    return 2 if errors else 0
+
+
+def check_all(cohorts: dict[str, Cohort]) -> dict[str, list[Finding]]:
+    """Findings of each cohort and its folder (personal data), and of each two (`a and b`); worst first."""
+    from survpack.privacy import folder_findings
+
+    examined = {name: cohort.examined() for name, cohort in cohorts.items()}
+    found = {
+        name: ordered(examined[name][0] + (folder_findings(Path(cohort.table).parent) if cohort.table else []))
+        for name, cohort in cohorts.items()
+    }
+    every = list(cohorts.items())
+    for k, (name, one) in enumerate(every):
+        for other_name, other in every[k + 1 :]:
+            together = check_together(one, other, examined[name][1], examined[other_name][1])
+            found[f"{name} and {other_name}"] = together
+    return found
+
+
+def _known_as(name: str) -> str:
+    """A folder's whole path, unless it is the name of a cohort."""
+    folder = Path(name)
+    return str(folder.resolve()) if folder.is_dir() and name not in adapters.names() else name

@@ -1,0 +1,340 @@
+"""What can be wrong with a table of patients: outcome, ids, covariates, and predictors that know the outcome.
+
+A rule about the whole cohort needs `MANY` patients, so that a handful of them is not called odd.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from survpack.cohort import KINDS, OUTCOME, VISITS, Cohort, Finding, listed
+
+MANY = 10
+USUAL_DAYS = (60, 3000)  # where the median time of a survival cohort lies
+SENTINELS = (-9999, -999, -99, -9, -1, 77, 88, 99, 777, 888, 998, 999, 7777, 8888, 9998, 9999, 99999)
+RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside is another unit or a slip
+    r"age": (0, 120, "years"),
+    r"karnofsky|kps": (0, 100, "points"),
+    r"ecog|who_ps": (0, 5, "points"),
+    r"bmi|body_mass_index": (10, 80, "kg/m²"),
+    r"weight": (1, 400, "kg"),
+    r"height": (30, 250, "cm"),
+}
+LATER = re.compile(  # names of what is known only after baseline
+    r"(^|_)(death|dead|died|deceased|alive|survival|os|pfs|dfs|rfs|relapsed?|recurrence|recurred|progression|progressed"
+    r"|response|responder|follow_?up|fu|last_contact|last_seen|cause|censor(ed|ing)?|outcome|vital_status)(_|$)|^status$"
+)
+BEFORE = re.compile(r"^(prior|previous|pre|baseline|family|history)_|_(at_baseline|before)$")
+EXAMPLE = r"(?:sub-)?example-?\d+"  # the patients of `python -m survpack new`
+
+
+def ordered(findings: list[Finding]) -> list[Finding]:
+    """Errors first; findings that differ only in the patient (or in a detail in brackets) are one."""
+    groups: dict[tuple, list[Finding]] = {}
+    for one in findings:
+        plain = re.sub(r" ?\([^()]*\)", "", one.found)
+        groups.setdefault((one.severity, plain, one.expected, one.fix, bool(one.patients)), []).append(one)
+    merged = []
+    for same in groups.values():
+        patients = tuple(dict.fromkeys(patient for one in same for patient in one.patients))
+        places = list(dict.fromkeys(one.where for one in same))
+        more = f" and {len(places) - 1} more files" if places[1:] and not patients else ""
+        merged.append(replace(same[0], where=places[0] + more, patients=patients))
+    return sorted(merged, key=lambda finding: finding.severity)
+
+
+def check_participants(table: pd.DataFrame, dictionary: dict, where: str) -> list[Finding]:
+    """Findings about ids, outcome and covariates; every one names the patients it concerns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `Cohort.participants`, perhaps with anything wrong with it.
+    dictionary : dict
+        As `Cohort.dictionary`.
+    where : str
+        The file that the table came from.
+    """
+    absent = [column for column in [*OUTCOME, *dictionary] if column not in table]
+    if absent:
+        return [
+            Finding("error", where, f"no column {listed(absent)}", f"{listed([*OUTCOME, *dictionary])}",
+                    f"add or rename it (columns found: {', '.join(map(str, table.columns))})")
+        ]  # fmt: skip
+    if table.empty:
+        return [Finding("error", where, "no patient", "one row a patient", "fill it in, or relax the selection")]
+    findings = _about_ids(table, where) + _about_outcome(table, where)
+    for name, entry in dictionary.items():
+        if entry.get("kind") not in KINDS:
+            findings.append(
+                Finding("error", where, f"covariate `{name}` is of kind {entry.get('kind')!r}",
+                        f"one of {', '.join(KINDS)}", "correct the dictionary (participants.json)")
+            )  # fmt: skip
+        elif entry["kind"] == "numeric":
+            findings += _about_number(table, name, entry, where)
+        else:
+            findings += _about_levels(table, name, entry, where)
+        findings += _about_spread(table, name, where) + _about_leak(table, name, entry, where)
+    return findings
+
+
+def check_visits(visits: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
+    """Findings about the long table of visits; an empty one is in order."""
+    absent = [column for column in VISITS if column not in visits]
+    if absent:
+        return [Finding("error", where, f"visits without column {listed(absent)}", listed(VISITS), "add it")]
+    day = pd.to_numeric(visits["day"], errors="coerce")
+    last = visits["patient_id"].map(participants.drop_duplicates("patient_id").set_index("patient_id")["time_days"])
+    return [
+        *_told(visits, ~visits["patient_id"].isin(participants["patient_id"]), where, "a visit of somebody else",
+               "patients of the table", "add the patient, or write the ids alike"),
+        *_told(visits, day.isna(), where, "a visit has no `day`", "days from baseline", "give it"),
+        *_told(visits, visits.duplicated(["patient_id", "session"], keep=False), where, "a visit is listed twice",
+               "one row a session", "keep one"),
+        *_told(visits, day > pd.to_numeric(last, errors="coerce"), where, "a visit after the end of follow-up",
+               "visits up to `time_days`", "correct the day or the time", "warning"),
+    ]  # fmt: skip
+
+
+def check_overlap(hashes: pd.DataFrame, where: str) -> list[Finding]:
+    """Findings about one scan under the names of two patients of a cohort."""
+    from survpack.overlap import duplicates
+
+    return [
+        Finding("error" if row.how == "same voxels" else "warning", where,
+                f"{row.modality} and {row.other_modality} are one scan ({row.how})", "a scan of its own each",
+                "find out whose it is, and remove the other or the patient listed twice",
+                (row.patient_id, row.other_patient_id))
+        for row in duplicates(hashes).itertuples()
+    ]  # fmt: skip
+
+
+def check_together(one: Cohort, other: Cohort, one_hashes: pd.DataFrame, other_hashes: pd.DataFrame) -> list[Finding]:
+    """Findings about patients who are in both cohorts: the same scan, the same id and outcome, the same id.
+
+    Ids that are only numbered (`sub-001`) say nothing without the outcome.
+    """
+    from survpack.overlap import shared
+
+    where, fix = (
+        f"{one.name} and {other.name}",
+        "keep the patient in one of them: never train on one, test on the other",
+    )
+    findings = [
+        Finding("error" if row.how == "same voxels" else "warning", where,
+                f"{row.patient_id} and {row.other_patient_id} are one scan ({row.modality}, {row.how})",
+                "patients of its own each", fix, (row.patient_id,))
+        for row in shared(one_hashes, other_hashes).itertuples()
+    ]  # fmt: skip
+    both = one.outcome.merge(other.outcome, on="patient_id", suffixes=("", "_other"))
+    same = (both["time_days"] == both["time_days_other"]) & (both["event"] == both["event_other"])
+    named = ~both["patient_id"].astype(str).str.fullmatch(r"sub-\d+")
+    findings += _told(both, same, where, "the same id with the same outcome", "patients of its own each", fix)
+    findings += _told(both, ~same & named, where, "the same id with another outcome", "ids of its own each",
+                      f"if it is one patient, {fix}; if not, rename", "warning")  # fmt: skip
+    return ordered(findings)
+
+
+def spelled_alike(strangers, known) -> str:
+    """A hint where ids differ only in case, zeros or separators: `sub-001 is sub-0001 there`; else "".
+
+    Parameters
+    ----------
+    strangers, known : iterable of str
+        Ids found in folders, and ids of the table.
+    """
+    plain = {_plain_id(name): name for name in known}
+    pairs = [(name, plain[_plain_id(name)]) for name in strangers if _plain_id(name) in plain]
+    return f"{pairs[0][0]} is {pairs[0][1]} in the table" if pairs else ""
+
+
+def _plain_id(name: str) -> str:
+    """Without prefix, case, separators and leading zeros."""
+    text = re.sub(r"[-_ .]", "", str(name).casefold().removeprefix("sub-"))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def _told(table, bad, where, found, expected, fix, severity="error") -> list[Finding]:
+    """One finding about the patients whose row is bad, or none."""
+    bad = pd.Series(bad).to_numpy(dtype=bool)
+    patients = tuple(dict.fromkeys(table.loc[bad, "patient_id"].astype(str)))
+    return [Finding(severity, where, found, expected, fix, patients)] if bad.any() else []
+
+
+def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
+    ids = table["patient_id"].astype(str)
+    unlike = ids.drop_duplicates()
+    plain = unlike.map(_plain_id)
+    stem = unlike.str.replace(r"(?<=\d)[a-zA-Z]$", "", regex=True)
+    suffixed = (stem != unlike) & (stem.duplicated(keep=False))
+    return [
+        *_told(table, table["patient_id"].isna() | (ids.str.strip() == ""), where, "no id", "an id each", "give it"),
+        *_told(table, table["patient_id"].duplicated(keep=False), where, "patient listed more than once",
+               "one row a patient", "keep the baseline row; follow-up scans are sessions, not patients"),
+        *_told(table, ids.isin(unlike[plain.duplicated(keep=False)]), where, "ids that differ only in zeros or case",
+               "one id a patient", "if they are one patient, keep one row; if not, rename", "warning"),
+        *_told(table, ids.isin(unlike[suffixed]), where, "ids that differ only in a last letter", "one row a patient",
+               "if they are lesions or scans of one patient, keep one row; if not, rename", "warning"),
+        *_told(table, ids.str.fullmatch(EXAMPLE), where, "an example of the template", "patients of yours",
+               "replace its row and its folder", "warning"),
+    ]  # fmt: skip
+
+
+def _about_outcome(table: pd.DataFrame, where: str) -> list[Finding]:
+    time, event = pd.to_numeric(table["time_days"], errors="coerce"), table["event"]
+    findings = [
+        *_told(table, time.isna(), where, "`time_days` is missing or not a number", "days > 0",
+               "give the days from baseline to death or last contact, or exclude the patient"),
+        *_told(table, time <= 0, where, "`time_days` is 0 or negative", "days > 0",
+               "correct it, or exclude the patient with a selection rule `time_days > 0` in params.yaml"),
+        *_told(table, ~event.isin([0, 1]), where, "`event` is neither 0 nor 1", "1 for the event, 0 for censored",
+               "code it so; unknown status means the patient is excluded, not censored"),
+        *_told(table, np.isinf(time) | _sentinel(time.where(time > 0)), where, "`time_days` is a code for missing",
+               "days > 0", "leave it empty (n/a in BIDS); a missing time is no long survival"),
+    ]  # fmt: skip
+    followed = time[time > 0]
+    if not findings and len(followed) >= MANY:
+        findings += _about_unit(followed, where) + _about_direction(followed, event.astype(bool), where)
+    return findings
+
+
+def _about_unit(time: pd.Series, where: str) -> list[Finding]:
+    """A cohort in years ends within 15 of them; in days, nobody would be seen after two weeks."""
+    middle, longest = time.median(), time.max()
+    if longest <= 15:
+        return [Finding("error", where, f"all `time_days` are at most {longest:g}, so years or months", "days",
+                        "multiply years by 365.25 and months by 30.4375")]  # fmt: skip
+    if USUAL_DAYS[0] <= middle <= USUAL_DAYS[1]:
+        return []
+    unit = "weeks or months" if middle < USUAL_DAYS[0] else "hours"
+    return [Finding("warning", where, f"the median of `time_days` is {middle:g}, which would fit {unit}",
+                    f"a median from {USUAL_DAYS[0]} to {USUAL_DAYS[1]} days",
+                    "check the unit (a month is 30.4375 days, a week 7)")]  # fmt: skip
+
+
+def _about_direction(time: pd.Series, event: pd.Series, where: str) -> list[Finding]:
+    """Those who die are seen for a shorter time than those who live; the reverse beyond chance is a flipped column.
+
+    P(dead seen longer) is 0.02 to 0.53 in ten cohorts (sts, kits, lumiere, mets, GBSG2, WHAS500 and others), and 0.62
+    or more where any of them with ten censored is flipped: 0.6 is between.
+    """
+    dead, alive = time[event], time[~event]
+    if dead.empty:
+        return [Finding("warning", where, "no event", "some events", "check the coding: 1 is the event, 0 is censored")]
+    if min(len(dead), len(alive)) < MANY:
+        return []
+    longer = (np.sign(dead.to_numpy()[:, None] - alive.to_numpy()).mean() + 1) / 2  # ties count half
+    chance = np.sqrt((len(time) + 1) / 12 / len(dead) / len(alive))  # standard error, Mann and Whitney 1947
+    if longer < max(0.6, 0.5 + 1.96 * chance):
+        return []
+    return [Finding("warning", where, f"`event` looks flipped ({event.mean():.0%} events, seen for a median of "
+                    f"{dead.median():g} days, the censored for {alive.median():g})", "1 for the event, 0 for censored",
+                    "look up the coding in the source, and turn it round if it is flipped")]  # fmt: skip
+
+
+def _about_number(table: pd.DataFrame, name: str, entry: dict, where: str) -> list[Finding]:
+    number = pd.to_numeric(table[name], errors="coerce")
+    code = _sentinel(number)
+    findings = _told(table, number.isna() & table[name].notna(), where, f"`{name}` is not a number",
+                     "a number or nothing", "leave missing values empty (n/a in BIDS)")  # fmt: skip
+    findings += _told(table, np.isinf(number), where, f"`{name}` is infinite", "a number or nothing", "correct it")
+    if code.any():
+        values = listed(f"{value:g}" for value in sorted(set(number[code])))
+        repeated = number[code].duplicated().any() or (number[code] < 0).any()  # a true extreme stands alone
+        findings += _told(table, code, where, f"`{name}` is {values}, far from all other values", "no codes for missing",
+                          "leave missing values empty (n/a in BIDS)", "error" if repeated else "warning")  # fmt: skip
+    for pattern, (low, high, unit) in RANGES.items():
+        if re.search(rf"(^|_)({pattern})(_|$)", name.casefold()) and entry.get("unit", unit) == unit:
+            slip = number.mask(code).median() > high
+            hint = f"; all of it seems to be in another unit than {unit}" if slip and len(table) >= MANY else ""
+            findings += _told(table, ~code & ((number < low) | (number > high)), where, f"`{name}` out of range",
+                              f"{low} to {high} {unit}", f"correct it, or its unit{hint}", "warning")  # fmt: skip
+    return findings
+
+
+def _sentinel(number: pd.Series) -> pd.Series:
+    """Codes for missing (999, -1) that lie outside the other values by more than their whole width."""
+    plain = number[~number.isin(SENTINELS)].dropna()
+    if len(plain) < 3:
+        return pd.Series(False, index=number.index)
+    low, high = plain.min(), plain.max()
+    width = max(high - low, 1)
+    negative = (number < 0) & (low >= 0)
+    return number.isin(SENTINELS) & ((number > high + width) | (number < low - width) | negative)
+
+
+def _about_levels(table: pd.DataFrame, name: str, entry: dict, where: str) -> list[Finding]:
+    levels = entry["levels"]
+    findings = _told(table, ~table[name].isin(levels) & table[name].notna(), where, f"`{name}` has an unknown level",
+                     listed(levels), "correct the value, or add the level to the dictionary")  # fmt: skip
+    plain = pd.Series(levels, dtype=object).astype(str).str.casefold().str.split().str.join(" ")
+    if plain.duplicated().any():
+        alike = [repr(level) for level, again in zip(levels, plain.duplicated(keep=False), strict=True) if again]
+        findings.append(
+            Finding("warning", where, f"`{name}` has levels {listed(alike)} that differ only in case or spaces",
+                    "one spelling a level", "write them alike")
+        )  # fmt: skip
+    values = table[name].dropna()
+    if len(values) >= MANY and values.is_unique:
+        findings.append(
+            Finding("warning", where, f"`{name}` is another for each patient", "a covariate that patients share",
+                    "take it out of the covariates: it is an identifier")
+        )  # fmt: skip
+    return findings
+
+
+def _about_spread(table: pd.DataFrame, name: str, where: str) -> list[Finding]:
+    values = table[name].dropna()
+    if len(table) < MANY:
+        return []
+    if len(values) < 0.2 * len(table):
+        return [Finding("warning", where, f"`{name}` is missing in {len(table) - len(values)} of {len(table)}",
+                        "values for most", "fill it in, or take it out of the covariates")]  # fmt: skip
+    if values.astype(str).nunique() == 1:
+        return [Finding("warning", where, f"`{name}` is {values.iloc[0]} for everybody", "values that differ",
+                        "take it out of the covariates")]  # fmt: skip
+    return []
+
+
+def _about_leak(table: pd.DataFrame, name: str, entry: dict, where: str) -> list[Finding]:
+    """A covariate that tells the outcome, by its values or by its name."""
+    fix = "if it is known only after baseline, take it out of the covariates (it may still select patients)"
+    how = _tells_outcome(table, name, entry)
+    if how:
+        return [Finding("error", where, f"`{name}` {how}", "covariates known at baseline", fix)]
+    snake = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
+    if LATER.search(snake) and not BEFORE.search(snake):
+        return [Finding("warning", where, f"`{name}` is named like an outcome", "covariates known at baseline", fix)]
+    return []
+
+
+def _tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:
+    """How a covariate gives the outcome away, "" if it does not; nothing known at baseline ranks above 0.95."""
+    time, value = pd.to_numeric(table["time_days"], errors="coerce"), table[name]
+    sound = (time > 0) & table["event"].isin([0, 1])
+    event = table["event"].where(sound, False).astype(bool)
+    if min((event & sound).sum(), (~event & sound).sum()) >= MANY:
+        if (value.notna() == event)[sound].all() or (value.notna() != event)[sound].all():
+            return "is there exactly for those with (or without) the event"
+        told = value[sound & value.notna()]
+        both = min(event[told.index].sum(), (~event[told.index]).sum()) >= MANY / 2
+        if both and told.nunique() == 2 and event[told.index].groupby(told).nunique().max() == 1:
+            return "is `event` in other words"
+    if entry["kind"] == "categorical":
+        return ""
+    levels = {level: k for k, level in enumerate(entry.get("levels", []))}
+    number = value.map(levels) if levels else pd.to_numeric(value, errors="coerce")
+    use = sound & number.notna()
+    if (event & use).sum() < MANY or number[use].nunique() < 2:
+        return ""
+    from lifelines.utils import concordance_index
+
+    concordance = concordance_index(time[use], number[use], event[use])
+    ranked = abs(number[use & event].corr(time[use & event], method="spearman"))
+    if max(concordance, 1 - concordance, ranked) > 0.95:
+        return f"ranks survival almost perfectly (Harrell C {max(concordance, 1 - concordance):.2f})"
+    return ""

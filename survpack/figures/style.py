@@ -1,0 +1,252 @@
+"""The house style: colours, words and sizes; and `save`.
+
+Colours mean one thing throughout: the family of a model. Families, groups and splits also differ in marker,
+line or lightness, so that a print in grey loses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from survpack.errors import BadInput
+from survpack.numbers import known
+from survpack.paths import written_whole
+
+INK, MUTED, PALE = "#222222", "#5f5f5f", "#cccccc"
+PLAIN = "#47617c"  # of what belongs to no model
+WIDTH = 6.5  # inches: the text width of a page; 9 points in it stay legible on a phone
+# Told apart under deuteranopia and protanopia too: at least 31 CIELAB units between any two (Machado et al., 2009).
+COLOURS = {
+    "baseline": "#808080",
+    "clinical": "#0b4f94",
+    "radiomics": "#4aa3df",
+    "hybrid": "#c2410c",
+    "other": "#222222",
+}
+MARKERS = {"baseline": "o", "clinical": "s", "radiomics": "D", "hybrid": "^", "other": "v"}
+SECTIONS = {
+    "Baseline": ("baseline",),
+    "Classical": ("clinical", "radiomics"),
+    "Hybrid deep": ("hybrid",),
+    "Other": ("other",),
+}
+LABELS = {
+    "age": "Age alone",
+    "volume": "Tumour volume alone",
+    "clinical-cox": "Clinical, Cox",
+    "radiomics-coxnet": "Radiomics, elastic net",
+    "clinical-radiomics-rsf": "Clinical + radiomics, forest",
+    "hybrid-efficientnet-mse": "Hybrid EfficientNet, MSE",
+    "hybrid-resnet50-mse": "Hybrid ResNet-50, MSE",
+    "hybrid-efficientnet-cox": "Hybrid EfficientNet, Cox",
+}
+WORDS = {  # of column names, as the report prints them
+    "ml": "(mL)", "mm": "(mm)", "kps": "KPS", "gpa": "GPA", "suv": "SUV", "ct": "CT", "pt": "PET", "t1n": "T1",
+    "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM", "gldm": "GLDM",
+    "ngtdm": "NGTDM", "bmi": "BMI", "egfr": "eGFR", "mskcc": "MSKCC", "ecog": "ECOG", "idh": "IDH",
+    "mgmt": "MGMT", "hpv": "HPV", "gi": "gastrointestinal", "firstorder": "first-order", "rad": "",
+}  # fmt: skip
+LEVELS = {"gi": "gastrointestinal"}
+SPLITS = {"cv": "Cross-validation", "development": "Development (cross-validation)", "test": "Held-out test"}
+# Of groups of patients: dark and solid against light and dashed, none of them a family's colour.
+SERIES = [("#882255", "-"), ("#3a9e8d", (0, (4, 1.5))), ("#c9a227", (0, (1, 1))), ("#444444", (0, (6, 1, 1, 1)))]
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same outlines on every machine
+    "font.size": 9,
+    "figure.labelsize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "survpack",
+}
+
+
+class Unit(NamedTuple):
+    """A unit of time for an axis: its name, its length in days, the step between ticks."""
+
+    name: str
+    days: float
+    step: float
+
+
+def save(figure: Figure, folder: Path, name: str, table, *, kind: str = "svg", colours: int | None = None) -> Path:
+    """Write `name`.svg (or .png) and `name`.csv into `folder`, both or neither, and let the figure go.
+
+    Parameters
+    ----------
+    figure : Figure
+    folder : path, made if absent
+    name : str, without suffix
+    table : DataFrame, or dict of model to DataFrame
+        What the figure was drawn from. An index of names is written, a plain count is not.
+    kind : {"svg", "png"}
+        PNG, at 150 dots an inch, is for overlays on images.
+    colours : int, optional
+        Of a PNG's palette: a sheet of scans with 48 is a quarter of its size, and looks the same.
+
+    Returns
+    -------
+    Path
+        Of the figure. The same figure gives the same bytes.
+
+    Raises
+    ------
+    BadInput
+        For another kind.
+    """
+    if kind not in ("svg", "png"):
+        raise BadInput(f"figure '{name}': kind is '{kind}', expected svg or png; pass kind='svg' or kind='png'.")
+    if isinstance(table, dict):
+        table = pd.concat(table, names=["model"]).reset_index(level=0).reset_index(drop=True)
+    target = Path(folder) / f"{name}.{kind}"
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    named = not pd.api.types.is_integer_dtype(table.index)
+    with written_whole(target) as drawn, written_whole(target.with_suffix(".csv")) as data, mpl.rc_context(STYLE):
+        figure.savefig(drawn, format=kind, metadata=metadata, dpi=200 if kind == "svg" else 150)
+        if kind == "svg":  # hundredths of a point are enough, and a third smaller; glyph scales stay exact
+            drawn.write_text(
+                re.sub(r"scale\([^)]*\)|(\d+\.\d\d)\d+", lambda found: found[1] or found[0], drawn.read_text())
+            )
+        elif colours:
+            _with_palette(drawn, colours)
+        table.to_csv(data, index=named, lineterminator="\n")
+    figure.clear()
+    return target
+
+
+def _with_palette(path: Path, colours: int) -> None:
+    """Greys, and 16 colours for what is not grey: a palette of the whole would turn scans pink."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    greys = colours - 16
+    index = np.round(pixels.mean(axis=2) / 255 * (greys - 1)).astype(np.uint8)
+    palette = np.repeat(np.linspace(0, 255, greys).round(), 3).astype(int).tolist()
+    vivid = np.ptp(pixels.astype(int), axis=2) > 40
+    if vivid.any():
+        hues = Image.fromarray(pixels[vivid][None]).quantize(16, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        index[vivid] = greys + np.asarray(hues)[0]
+        palette += hues.getpalette()[:48]
+    small = Image.fromarray(index, mode="P")
+    small.putpalette(palette)
+    small.save(path, format="PNG", optimize=True)
+
+
+def family(model: str) -> str:
+    """Family of a model, which is its colour: baseline, clinical, radiomics, hybrid or other."""
+    if model in ("age", "volume"):
+        return "baseline"
+    found = [name for name in ("hybrid", "radiomics", "clinical") if name in model.split("-")]
+    return found[0] if found else "other"
+
+
+def label(model: str) -> str:
+    """A model's name as the report prints it; a name we do not know is tidied."""
+    return LABELS.get(model, tidy(model))
+
+
+def tidy(name: str) -> str:
+    """A column's name in words: `rad_t1c_glcm_JointEntropy` is "T1c GLCM joint entropy"."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", str(name)).replace("-", " ").replace("_", " ").split()
+    words = [word.lower() if word[1:].islower() and word[0].isupper() else word for word in words]
+    text = " ".join(filter(None, (WORDS.get(word, word) for word in words)))
+    first = text.split(" ")[0]
+    return text[:1].upper() + text[1:] if first.islower() else text  # eGFR stays as it is
+
+
+def in_words(level: str) -> str:
+    """A level of a covariate as the report prints it: `never_smoked` is "never smoked"."""
+    return LEVELS.get(str(level), str(level).replace("_", " "))
+
+
+def panel_grid(count: int, columns: int, height: float, **shared) -> tuple[Figure, list]:
+    """A grid of `count` panels; inner axes keep their ticks where the panel below is missing."""
+    if columns == 3 and count == 4:  # two wider ones a row rather than one left over
+        columns, height = 2, 1.45 * height
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, max(height * rows + 0.6, 3.2 if columns == 1 else 0)))
+    grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    for spare in grid[count:]:
+        spare.remove()
+    for axes in grid[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid[:count])
+
+
+def label_axes(figure: Figure, panels: list, x: str, y: str) -> None:
+    """One label for all panels; beside its axes where there is only one."""
+    if len(panels) == 1:
+        panels[0].set(xlabel=x, ylabel=y)
+    else:
+        figure.supxlabel(x)
+        figure.supylabel(y)
+
+
+def unit_of_time(longest_days: float) -> Unit:
+    """Days, months or years, with at most seven ticks."""
+    units = [("Days", 1, 90, (1, 2, 5, 10, 15)), ("Months", 365.25 / 12, 5 * 365.25, (1, 2, 3, 6, 12)),
+             ("Years", 365.25, np.inf, (1, 2, 5, 10, 20))]  # fmt: skip
+    name, days, _, steps = next(unit for unit in units if longest_days <= unit[2])
+    return Unit(name, days, next((step for step in steps if longest_days / days / step <= 6.5), steps[-1]))
+
+
+def group_styles(count: int) -> list:
+    if count == 1:
+        return [(PLAIN, "-")]
+    many = len(SERIES)  # past the fourth group the colours return with another dash
+    return [(SERIES[k % many][0], SERIES[(k + k // many) % many][1]) for k in range(count)]
+
+
+def digits_of(values: list) -> int:
+    """Two decimals for scores about one, none for days."""
+    return 0 if max((abs(value) for value in values if known(value)), default=0) >= 20 else 2
+
+
+def feature_name(name: str) -> str:
+    return wrap(shorten(tidy(name), 60), 32)
+
+
+def wrap(text: str, characters: int) -> str:
+    return "\n".join(textwrap.wrap(text, characters)) or text
+
+
+def two_lines(text: str) -> str:
+    """The text, broken at its comma where it is wider than a third of the page."""
+    return wrap(text, 22) if "," not in text or len(text) <= 20 else text.replace(", ", ",\n")
+
+
+def shorten(text: str, characters: int) -> str:
+    """The text, its middle left out where it is too long: radiomics names differ at their ends."""
+    if len(text) <= characters:
+        return text
+    half = (characters - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"

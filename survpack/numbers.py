@@ -1,0 +1,36 @@
+"""How a number reads: one formatter for tables, figures and prose."""
+
+from __future__ import annotations
+
+import math
+
+DIGITS = {"ibs": 3, "ici": 3, "mae_days": 0}  # of a score; two for all others
+
+
+def known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def amount(value: float, digits: int = 0) -> str:
+    """A true minus, no −0, thousands apart by a thin space."""
+    text = f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f")
+    return text.replace("-", "−")
+
+
+def interval_text(interval: dict | None, digits: int = 2, *, without: str = "") -> str | None:
+    """`0.63 (0.57 to 0.69)`; None where there is no estimate.
+
+    Parameters
+    ----------
+    interval : dict or None
+        `{"estimate", "low", "high"}`; a bound may be None.
+    digits : int
+    without : str
+        Said after an estimate that has no interval.
+    """
+    if not interval or not known(interval.get("estimate")):
+        return None
+    estimate = amount(interval["estimate"], digits)
+    if not (known(interval.get("low")) and known(interval.get("high"))):
+        return estimate + without
+    return f"{estimate} ({amount(interval['low'], digits)} to {amount(interval['high'], digits)})"
