@@ -1,6 +1,6 @@
 """Folders with one thing wrong each: what `python -m survpack check` must find.
 
-`broken_folders(root)` makes them all, to look at the transcripts; `FAULTS` has what each sentence must name.
+`python tests/broken.py` makes them all and prints the transcripts; `FAULTS` has what each sentence must name.
 """
 
 import json
@@ -541,3 +541,15 @@ def unknown_modality(folder):
 @fault("error", "clinical.csv not found", "put it there", kind="table")
 def table_not_there(folder):
     (folder / "clinical.csv").unlink()
+
+
+if __name__ == "__main__":
+    import tempfile
+    from contextlib import chdir
+
+    from survpack.__main__ import main
+
+    with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
+        for name in broken_folders(Path()):
+            print(f"$ python -m survpack check {name}", flush=True)
+            print(f"[exit {main(['check', name])}]\n", flush=True)
