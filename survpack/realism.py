@@ -18,6 +18,10 @@ from survpack.slices import contact, panel, volume
 
 BRAIN = "BraTS-MET-00110-000"
 TRUNK = "STS_037"  # a shoulder: its box reaches into the lung
+CREDIT = {
+    "mets": "one brain with a metastasis (BraTS-METS, example data of BrainLesion/AURORA, Apache-2.0)",
+    "chest": "one shoulder with a sarcoma (STS_037, TCIA, CC BY 3.0)",
+}
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
 EDGE_MM = 4.0  # the outermost voxels are half skull, in the real scan above all
 PEAKS = {"fat": (-150, -30), "muscle": (10, 110)}  # HU, where the mode of each tissue is looked for

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import yaml
 
-from survpack import __version__, params, paths
+from survpack import __version__, params, paths, realism
 from survpack.errors import BadInput
 from survpack.numbers import DIGITS, amount, interval_text, known
 from survpack.paths import CohortPaths, written_whole
@@ -168,6 +168,7 @@ def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortP
         "readings": "yes" if compared["readings"] else None,
         "all_patients": {name: _scores(one) for name, one in alone["all_patients"].items()},
         "oracle": _scores(facts.get("oracle") or {}),
+        "real": realism.CREDIT.get(facts["cohort"]),
         "censored": f"{amount(100 * facts['censored'])} %",
         "duplicates": (
             "No two patients share an image."

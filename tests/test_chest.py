@@ -106,7 +106,7 @@ def test_the_linear_predictor_is_the_sum_of_coefficients_times_terms_and_of_its_
     assert set(known) == {"coefficients", "weibull_shape", "weibull_scale_days", "choices", "follow_up"}
     summed = sum(value * truth[f"term_{name}"] for name, value in known["coefficients"].items())
     np.testing.assert_allclose(truth["linear_predictor"], summed)
-    np.testing.assert_allclose(truth["linear_predictor"], truth[list(chest.PARTS)].sum(axis=1), atol=1e-12)
+    np.testing.assert_allclose(truth["linear_predictor"], truth[[*chest.HAZARD.parts, "site"]].sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(truth["linear_predictor_baseline"], truth["linear_predictor"] - truth["growth"])
     survival = np.exp(-((truth["true_median_days"] / truth["weibull_scale_days"]) ** truth["weibull_shape"])
                       * np.exp(truth["linear_predictor"]))  # fmt: skip

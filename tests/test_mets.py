@@ -322,5 +322,5 @@ def test_a_killed_generation_leaves_nothing(tmp_path, monkeypatch):
      {"strength": {"rims": 1}}, {"strength": {"rim": "much"}}, {"site_hazard": np.nan}],
 )  # fmt: skip
 def test_an_impossible_phantom_is_refused(tmp_path, wrong):
-    with pytest.raises(BadInput, match=r"params\.yaml: a phantom of"):
+    with pytest.raises(BadInput, match=r"params\.yaml: cohort\.mets\.\S+ is .*(expected|take it out)"):
         mets.generate(tmp_path / "bids", tmp_path / "truth.parquet", **{**SMALL, **wrong})

@@ -40,6 +40,8 @@ def stamp(name: str, choices: dict) -> dict:
 
 def _completed(choices: dict, defaults: dict, where: str) -> dict:
     """The choices with every default filled in."""
+    if not isinstance(choices, dict):
+        raise BadInput(f"params.yaml: {where} is {choices!r}, but takes {', '.join(defaults)}, each with its value.")
     unknown = set(choices) - set(defaults)
     if unknown:
         raise BadInput(

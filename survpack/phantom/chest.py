@@ -19,17 +19,15 @@ around 150 days, between the 98 of Henschke 2012 (Radiology 263:578) and the 207
 from __future__ import annotations
 
 import json
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from survpack.adapters import bids
-from survpack.errors import BadInput
 from survpack.paths import written_whole
 from survpack.phantom import stamp
-from survpack.phantom.shared import FollowUp, Weibull, followed, one_by_one, write_volume
+from survpack.phantom.shared import FollowUp, Hazard, Weibull, followed, one_by_one, require_possible, write_volume
 from survpack.phantom.thorax import FIELD_MM, Scanner, lesion, lesion_place, scan, thorax
 
 TITLE = "Lung cancer on CT with follow-up, phantom"
@@ -55,8 +53,6 @@ DICTIONARY = {
 }
 MISSING = {"pack_years": 0.08, "ecog": 0.05, "histology": 0.04}  # at random
 
-SHAPE, SCALE_DAYS = 1.3, 570.0
-FOLLOW_UP = FollowUp(accrual_days=720, study_days=1260, dropout_days=4000)
 COEFFICIENTS = {  # of the columns that `terms` makes
     "age": 0.20,
     "male": 0.20,
@@ -68,13 +64,17 @@ COEFFICIENTS = {  # of the columns that `terms` makes
     "heterogeneity": 0.45,
     "spiculation": 0.35,
 }
-PARTS = {
-    "clinical": ["age", "male", "ecog", "stage", "squamous"],
-    "volume": ["volume"],
-    "growth": ["growth"],
-    "texture": ["heterogeneity", "spiculation"],
-    "site": ["site"],
-}
+HAZARD = Hazard(
+    survival=Weibull(shape=1.3, scale_days=570.0),
+    follow_up=FollowUp(accrual_days=720, study_days=1260, dropout_days=4000),
+    coefficients=COEFFICIENTS,
+    parts={
+        "clinical": ["age", "male", "ecog", "stage", "squamous"],
+        "volume": ["volume"],
+        "growth": ["growth"],
+        "texture": ["heterogeneity", "spiculation"],
+    },
+)
 PLANTED = ["planted_ml", "growth_per_30_days", "heterogeneity_hu", "spiculation"]
 MEASURED = ["volume_ml", "visits", "growth_measured"]  # on the masks as written
 VISITS, GAP_DAYS, MISSED = 4, (42, 84), 0.15
@@ -122,7 +122,7 @@ def generate(
     choices = {"patients": patients, "sites": sites, "spacing_mm": spacing_mm, "seed": seed,
                "survival_noise": survival_noise, "strength": DEFAULTS["strength"] | (strength or {}),
                "site_hazard": site_hazard}  # fmt: skip
-    _require_possible(choices)
+    require_possible("chest", choices, HAZARD.parts, (1.5, 6))
     known = facts(choices)
     chart_seed, site_seed, gap_seed, *own = np.random.SeedSequence(seed).spawn(patients + 3)
     chart = charts(np.random.default_rng(chart_seed), patients, sites)
@@ -142,24 +142,9 @@ def generate(
 
 
 def facts(choices: dict) -> dict:
-    """The hazard as used with these choices, and the follow-up: what truth.json holds.
-
-    Log survival time is its expectation plus noise; `survival_noise` s scales the noise alone. For a Weibull that is
-    the shape and every coefficient divided by s, and the scale moved so that the expectation stays (Euler's gamma is
-    minus the mean of a log exponential).
-    """
-    noise = choices["survival_noise"]
-    strength = {name: choices["strength"][part] for part, names in PARTS.items() if part != "site" for name in names}
-    coefficients = {name: value * strength[name] / noise for name, value in COEFFICIENTS.items()}
-    if choices["sites"] > 1:
-        coefficients["site"] = choices["site_hazard"]
-    return {
-        "coefficients": coefficients,
-        "weibull_shape": SHAPE / noise,
-        "weibull_scale_days": float(SCALE_DAYS * np.exp(-np.euler_gamma * (1 - noise) / SHAPE)),
-        "choices": choices,
-        "follow_up": vars(FOLLOW_UP),
-    }
+    """The hazard as used with these choices, and the follow-up: what truth.json holds."""
+    site_hazard = choices["site_hazard"] if choices["sites"] > 1 else None
+    return {**HAZARD.facts(choices["survival_noise"], choices["strength"], site_hazard), "choices": choices}
 
 
 def charts(rng: np.random.Generator, patients: int, sites: int) -> pd.DataFrame:
@@ -249,20 +234,8 @@ def hazard(table: pd.DataFrame, known: dict) -> pd.DataFrame:
         `linear_predictor`, and `linear_predictor_baseline` without growth; `weibull_shape`,
         `weibull_scale_days`, `true_median_days`.
     """
-    coefficients = pd.Series(known["coefficients"])
-    used = terms(table)[list(coefficients.index)]
-    parts = pd.DataFrame({
-        part: (used * coefficients).reindex(columns=names, fill_value=0.0).sum(axis=1) for part, names in PARTS.items()
-    })  # fmt: skip
-    total = parts.sum(axis=1)
-    weibull = Weibull(known["weibull_shape"], known["weibull_scale_days"])
-    return used.add_prefix("term_").join(parts).assign(
-        linear_predictor=total,
-        linear_predictor_baseline=total - parts["growth"],
-        weibull_shape=weibull.shape,
-        weibull_scale_days=weibull.scale_days,
-        true_median_days=weibull.median_days(total),
-    )  # fmt: skip
+    truth = HAZARD.truth(terms(table), known)
+    return truth.assign(linear_predictor_baseline=truth["linear_predictor"] - truth["growth"])
 
 
 def visit_days(rng: np.random.Generator, time_days: float) -> np.ndarray:
@@ -328,29 +301,3 @@ def _write(folder: Path, patient: str, number: int, image, mask, voxel_mm: np.nd
     write_volume(start.with_name(f"{start.name}_ct.nii.gz"), image, affine)
     write_volume(start.with_name(f"{start.name}_dseg.nii.gz"), mask, affine)
     return float(mask.sum() * voxel_mm.prod() / 1000)
-
-
-def _require_possible(choices: dict) -> None:
-    """Raise BadInput for choices that make no cohort."""
-    counts = [choices[name] for name in ("patients", "sites", "seed")]
-    whole = all(isinstance(count, int) for count in counts) and counts[2] >= 0 and 1 <= counts[1] <= counts[0]
-    if not (whole and _within(choices["spacing_mm"], 1.5, 6)):
-        raise BadInput(
-            f"params.yaml: a phantom of {counts[0]} patients, {counts[1]} sites, {choices['spacing_mm']} mm and seed "
-            f"{counts[2]} cannot be made; give whole numbers, no more sites than patients, a spacing_mm from 1.5 to 6."
-        )
-    if not _within(choices["survival_noise"], 0.05, 5):
-        raise BadInput(
-            f"params.yaml: cohort.chest.survival_noise is {choices['survival_noise']}, expected a number from 0.05 to "
-            "5; 1 is the spread of real cohorts."
-        )
-    bad = [name for name, value in choices["strength"].items() if not _within(value, 0, 5)]
-    if bad or set(choices["strength"]) != set(DEFAULTS["strength"]) or not _within(choices["site_hazard"], -3, 3):
-        raise BadInput(
-            f"params.yaml: cohort.chest has strength {choices['strength']} and site_hazard {choices['site_hazard']}; "
-            f"give {', '.join(DEFAULTS['strength'])} each a number from 0 to 5, and site_hazard one from -3 to 3."
-        )
-
-
-def _within(value, low: float, high: float) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high

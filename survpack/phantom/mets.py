@@ -20,10 +20,19 @@ import pandas as pd
 from scipy.ndimage import binary_propagation, gaussian_filter
 
 from survpack.adapters import bids
-from survpack.errors import BadInput
 from survpack.paths import written_whole
 from survpack.phantom import anatomy, stamp
-from survpack.phantom.shared import FollowUp, Weibull, followed, one_by_one, rician, smooth_noise, write_volume
+from survpack.phantom.shared import (
+    FollowUp,
+    Hazard,
+    Weibull,
+    followed,
+    one_by_one,
+    require_possible,
+    rician,
+    smooth_noise,
+    write_volume,
+)
 
 TITLE = "Brain metastases, phantom"
 PARTS = ("clinical", "volume", "oedema", "rim")
@@ -77,9 +86,12 @@ COEFFICIENTS = {  # log hazard ratios of the columns that `terms` makes
     "oedema": 0.90,
     "rim": 0.90,
 }
-SURVIVAL = Weibull(shape=1.2, scale_days=430.0)
-FOLLOW_UP = FollowUp(accrual_days=1100, study_days=2200, dropout_days=8000)
-EULER = 0.5772156649015329  # minus the mean of the log of an exponential
+HAZARD = Hazard(
+    survival=Weibull(shape=1.2, scale_days=430.0),
+    follow_up=FollowUp(accrual_days=1100, study_days=2200, dropout_days=8000),
+    coefficients=COEFFICIENTS,
+    parts={"clinical": [name for name in COEFFICIENTS if name not in PARTS]} | {name: [name] for name in PARTS[1:]},
+)
 
 INDEX_ML, OTHERS_ML = (4.0, 1.15), (0.35, 1.1)  # median and log standard deviation: the largest lesion, the others
 # Grey value of CSF, grey and white matter; of necrosis, oedema, enhancing tumour.
@@ -124,7 +136,7 @@ def generate(
     seed : int
         Same seed, same bytes, whatever `n_jobs` is.
     survival_noise : float
-        Spread of log survival time around its expectation: 1 is the Weibull of `SURVIVAL`, less makes survival
+        Spread of log survival time around its expectation: 1 is the Weibull of `HAZARD`, less makes survival
         easier to predict (at 0 it would follow from the covariates alone), more makes it harder; the expected
         log time stays. It divides the coefficients and the shape.
     strength : dict
@@ -142,7 +154,7 @@ def generate(
     choices = {"patients": patients, "sites": sites, "spacing_mm": spacing_mm, "seed": seed,
                "survival_noise": survival_noise, "strength": dict.fromkeys(PARTS, 1.0) | (strength or {}),
                "site_hazard": site_hazard}  # fmt: skip
-    _require_possible(choices)
+    require_possible("mets", choices, PARTS, (1, 8))
     chart_seed, site_seed, outcome_seed, *own = np.random.SeedSequence(seed).spawn(patients + 3)
     chart = charts(np.random.default_rng(chart_seed), patients, sites)
     looks = scanners(np.random.default_rng(site_seed), sites)
@@ -240,28 +252,13 @@ def hazard(
     dict
         `coefficients`, `weibull_shape`, `weibull_scale_days`, `follow_up`.
     """
-    strength = dict.fromkeys(PARTS, 1.0) | (strength or {})
-    part_of = {name: name if name in PARTS else "clinical" for name in COEFFICIENTS}
-    used = {name: value * strength[part_of[name]] / survival_noise for name, value in COEFFICIENTS.items()}
-    columns = terms(table)
-    if table["site"].nunique() > 1:
+    columns, several = terms(table), table["site"].nunique() > 1
+    if several:
         rank = table["site"].str.rpartition("-")[2].astype(float)
         columns["site"] = (rank - 1) / (rank.max() - 1) - 0.5
-        used["site"], part_of["site"] = site_hazard, "site"
-    each = columns * pd.Series(used)
-    parts = pd.DataFrame({part: each.loc[:, [part_of[name] == part for name in each]].sum(axis=1)
-                          for part in (*PARTS, "site")})  # fmt: skip
-    survival = Weibull(SURVIVAL.shape / survival_noise,
-                       SURVIVAL.scale_days * np.exp(-EULER * (1 - survival_noise) / SURVIVAL.shape))  # fmt: skip
-    total = parts.sum(axis=1)
-    facts = {"coefficients": used, "weibull_shape": survival.shape, "weibull_scale_days": survival.scale_days,
-             "follow_up": vars(FOLLOW_UP)}  # fmt: skip
-    return columns.add_prefix("term_").join(parts).assign(
-        linear_predictor=total,
-        weibull_shape=survival.shape,
-        weibull_scale_days=survival.scale_days,
-        true_median_days=survival.median_days(total),
-    ), facts
+    strength = dict.fromkeys(PARTS, 1.0) | (strength or {})
+    facts = HAZARD.facts(survival_noise, strength, site_hazard if several else None)
+    return HAZARD.truth(columns, facts), facts
 
 
 def scanners(rng: np.random.Generator, sites: int) -> dict[str, dict]:
@@ -428,23 +425,3 @@ def _add_lesion(rng, mask, brain: anatomy.Brain, centre, radius, swelling) -> No
     width = halo * (0.15 + 0.95 * white + 0.2 * smooth_noise(rng, distance.shape, 3 / spacing))
     wet = binary_propagation(here, mask=here | ((beyond < width) & tissue & (csf < 0.35)))  # no leap over a sulcus
     part[wet & (part == 0)] = OEDEMA
-
-
-def _require_possible(choices: dict) -> None:
-    """Raise BadInput unless a cohort can be made of these choices."""
-    whole = all(isinstance(choices[name], int) for name in ("patients", "sites", "seed"))
-    real = [choices["spacing_mm"], choices["survival_noise"], choices["site_hazard"], *choices["strength"].values()]
-    if not (whole and all(isinstance(number, int | float) and np.isfinite(number) for number in real)):
-        possible = False
-    else:
-        possible = choices["seed"] >= 0 and 1 <= choices["sites"] <= choices["patients"]
-        possible &= 1 <= choices["spacing_mm"] <= 8 and 0.1 <= choices["survival_noise"] <= 10
-        possible &= set(choices["strength"]) == set(PARTS) and abs(choices["site_hazard"]) <= 5
-    if not possible:
-        raise BadInput(
-            f"params.yaml: a phantom of {choices['patients']} patients, {choices['sites']} sites, "
-            f"{choices['spacing_mm']} mm, seed {choices['seed']}, survival_noise {choices['survival_noise']}, strength "
-            f"{choices['strength']} and site_hazard {choices['site_hazard']} cannot be made; give whole numbers, no "
-            f"more sites than patients, a spacing_mm from 1 to 8, a survival_noise from 0.1 to 10, a strength for "
-            f"{', '.join(PARTS)}, and a site_hazard from -5 to 5."
-        )
