@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     dicom.add_argument("download", type=Path, help="DICOM series, RTSTRUCT and SEG in any nesting")
     dicom.add_argument("out", type=Path, help="the BIDS folder to write, such as data/raw/NAME")
     dicom.add_argument(
-        "--tumour", default=r"GTV|tumou?r|neoplasm|mass|lesion", help="pattern of the regions that make up the tumour"
+        "--tumour", help="pattern of the regions that make up the tumour (default: GTV, tumour, mass, lesion, …)"
     )
     dicom.add_argument("--keep-ids", action="store_true", help="for public, pseudonymous sets")
     dicom.add_argument("--key", type=Path, help="where the table of old and new ids goes, outside OUT")
@@ -97,7 +97,10 @@ def _new(given) -> None:
 def _dicom(given) -> None:
     from survpack.dicom import convert
 
-    for line in convert(given.download, given.out, given.tumour, given.keep_ids, given.key, given.deface):
+    chosen = {"tumour": given.tumour} if given.tumour else {}
+    for line in convert(
+        given.download, given.out, keep_ids=given.keep_ids, key=given.key, deface=given.deface, **chosen
+    ):
         print(line)
 
 

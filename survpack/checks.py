@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from survpack.cohort import KINDS, OUTCOME, VISITS, Cohort, Finding, listed
 
 MANY = 10
 USUAL_DAYS = (60, 3000)  # where the median time of a survival cohort lies
+CENTURY = 36525  # days
 SENTINELS = (-9999, -999, -99, -9, -1, 77, 88, 99, 777, 888, 998, 999, 7777, 8888, 9998, 9999, 99999)
 RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside is another unit or a slip
     r"age": (0, 120, "years"),
@@ -24,11 +26,19 @@ RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside
     r"weight": (1, 400, "kg"),
     r"height": (30, 250, "cm"),
 }
-LATER = re.compile(  # names of what is known only after baseline
-    r"(^|_)(death|dead|died|deceased|alive|survival|os|pfs|dfs|rfs|relapsed?|recurrence|recurred|progression|progressed"
-    r"|response|responder|follow_?up|fu|last_contact|last_seen|cause|censor(ed|ing)?|outcome|vital_status)(_|$)|^status$"
+CHANGE = re.compile(r"_(loss|gain|change|delta)(_|$)")  # of a weight, say, has no such range
+LATER = re.compile(  # names of outcomes
+    r"(^|_)(death|dead|died|deceased|alive|survival|relapsed?|recurrence|recurred|progression|progressed"
+    r"|response|responder|follow_?up|last_contact|last_seen|cause|censor(ed|ing)?|outcome|vital_status)(_|$)|^status$"
+    r"|(^|_)(os|pfs|dfs|rfs|fu)_?(\d\w*|days?|weeks?|months?|years?|time|event|status|censor\w*|updated)?$"
 )
-BEFORE = re.compile(r"^(prior|previous|pre|baseline|family|history)_|_(at_baseline|before)$")
+AFTER = re.compile(  # names of what treatment tells
+    r"(^|_)(post_?op(erative)?|adjuvant|salvage|residual|toxicity|recist|eor|extent_of_resection"
+    r"|(resection|surgical)_margins?|patholog(y|ic|ical)_([tnm]_)?(stage|size))(_|$)"
+)
+BEFORE = re.compile(
+    r"^(prior|previous|pre|neo|baseline|family|history)_|_(at_(baseline|diagnosis|presentation)|before(_baseline)?)$"
+)
 EXAMPLE = r"(?:sub-)?example-?\d+"  # the patients of `python -m survpack new`
 
 
@@ -179,6 +189,8 @@ def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
                "one id a patient", "if they are one patient, keep one row; if not, rename", "warning"),
         *_told(table, ids.isin(unlike[suffixed]), where, "ids that differ only in a last letter", "one row a patient",
                "if they are lesions or scans of one patient, keep one row; if not, rename", "warning"),
+        *_told(table, table["site"].isna(), where, "no `site`", "a site each, or no such column",
+               "give it, or write `unknown`"),
         *_told(table, ids.str.fullmatch(EXAMPLE), where, "an example of the template", "patients of yours",
                "replace its row and its folder", "warning"),
     ]  # fmt: skip
@@ -186,6 +198,7 @@ def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
 
 def _about_outcome(table: pd.DataFrame, where: str) -> list[Finding]:
     time, event = pd.to_numeric(table["time_days"], errors="coerce"), table["event"]
+    code = np.isinf(time) | _sentinel(time.where(time > 0))
     findings = [
         *_told(table, time.isna(), where, "`time_days` is missing or not a number", "days > 0",
                "give the days from baseline to death or last contact, or exclude the patient"),
@@ -193,8 +206,10 @@ def _about_outcome(table: pd.DataFrame, where: str) -> list[Finding]:
                "correct it, or exclude the patient with a selection rule `time_days > 0` in params.yaml"),
         *_told(table, ~event.isin([0, 1]), where, "`event` is neither 0 nor 1", "1 for the event, 0 for censored",
                "code it so; unknown status means the patient is excluded, not censored"),
-        *_told(table, np.isinf(time) | _sentinel(time.where(time > 0)), where, "`time_days` is a code for missing",
+        *_told(table, code, where, "`time_days` is a code for missing",
                "days > 0", "leave it empty (n/a in BIDS); a missing time is no long survival"),
+        *_told(table, ~code & (time > CENTURY), where, "`time_days` is over a century, so a date or another unit",
+               "days from baseline", "give the days from baseline to death or last contact"),
     ]  # fmt: skip
     followed = time[time > 0]
     if not findings and len(followed) >= MANY:
@@ -225,9 +240,13 @@ def _about_direction(time: pd.Series, event: pd.Series, where: str) -> list[Find
     dead, alive = time[event], time[~event]
     if dead.empty:
         return [Finding("warning", where, "no event", "some events", "check the coding: 1 is the event, 0 is censored")]
+    if alive.empty:
+        return [Finding("warning", where, "the event for everybody", "some censored", "if those without the event were "
+                        "left out, add them: survival is underestimated; if not, check the coding")]  # fmt: skip
     if min(len(dead), len(alive)) < MANY:
         return []
-    longer = (np.sign(dead.to_numpy()[:, None] - alive.to_numpy()).mean() + 1) / 2  # ties count half
+    above = rankdata(time)[event].sum() - len(dead) * (len(dead) + 1) / 2  # ties count half
+    longer = above / len(dead) / len(alive)
     chance = np.sqrt((len(time) + 1) / 12 / len(dead) / len(alive))  # standard error, Mann and Whitney 1947
     if longer < max(0.6, 0.5 + 1.96 * chance):
         return []
@@ -247,8 +266,10 @@ def _about_number(table: pd.DataFrame, name: str, entry: dict, where: str) -> li
         repeated = number[code].duplicated().any() or (number[code] < 0).any()  # a true extreme stands alone
         findings += _told(table, code, where, f"`{name}` is {values}, far from all other values", "no codes for missing",
                           "leave missing values empty (n/a in BIDS)", "error" if repeated else "warning")  # fmt: skip
+    snake = _snake(name)
     for pattern, (low, high, unit) in RANGES.items():
-        if re.search(rf"(^|_)({pattern})(_|$)", name.casefold()) and entry.get("unit", unit) == unit:
+        named = re.search(rf"(^|_)({pattern})(_|$)", snake) and not CHANGE.search(snake)
+        if named and entry.get("unit", unit) == unit:
             slip = number.mask(code).median() > high
             hint = f"; all of it seems to be in another unit than {unit}" if slip and len(table) >= MANY else ""
             findings += _told(table, ~code & ((number < low) | (number > high)), where, f"`{name}` out of range",
@@ -306,23 +327,30 @@ def _about_leak(table: pd.DataFrame, name: str, entry: dict, where: str) -> list
     how = _tells_outcome(table, name, entry)
     if how:
         return [Finding("error", where, f"`{name}` {how}", "covariates known at baseline", fix)]
-    snake = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
-    if LATER.search(snake) and not BEFORE.search(snake):
-        return [Finding("warning", where, f"`{name}` is named like an outcome", "covariates known at baseline", fix)]
+    snake = _snake(name)
+    like = "an outcome" if LATER.search(snake) else "what follows treatment" if AFTER.search(snake) else ""
+    if like and not BEFORE.search(snake):
+        return [Finding("warning", where, f"`{name}` is named like {like}", "covariates known at baseline", fix)]
     return []
+
+
+def _snake(name: str) -> str:
+    """`AgeAtMRI` and `Age.at.MRI` are `age_at_mri`."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
 
 
 def _tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:
     """How a covariate gives the outcome away, "" if it does not; nothing known at baseline ranks above 0.95."""
     time, value = pd.to_numeric(table["time_days"], errors="coerce"), table[name]
     sound = (time > 0) & table["event"].isin([0, 1])
-    event = table["event"].where(sound, False).astype(bool)
+    event = table["event"].eq(1) & sound
     if min((event & sound).sum(), (~event & sound).sum()) >= MANY:
         if (value.notna() == event)[sound].all() or (value.notna() != event)[sound].all():
             return "is there exactly for those with (or without) the event"
         told = value[sound & value.notna()]
         both = min(event[told.index].sum(), (~event[told.index]).sum()) >= MANY / 2
-        if both and told.nunique() == 2 and event[told.index].groupby(told).nunique().max() == 1:
+        few = 2 <= told.nunique() <= max(2, len(told) // 5)  # levels, so that chance makes none of them pure
+        if both and few and event[told.index].groupby(told).nunique().max() == 1:
             return "is `event` in other words"
     if entry["kind"] == "categorical":
         return ""

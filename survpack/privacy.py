@@ -171,7 +171,7 @@ def findings_in_sidecar(path: Path) -> list[Finding]:
         if denied(key) and str(value).strip() not in ("", "n/a", "None"):
             severity = "error" if certain(key) else "warning"
             findings.append(_finding(severity, path, f"`{key}`", "only how the image was made", "delete the entry"))
-        else:
+        elif key != "Version":  # of a program: the first digits of a hash may look like any number or date
             shown = [one for one in telltales(str(value)) if isinstance(value, str) and not _is_reference(value)]
             findings += [
                 _finding(severity, path, f"{what} in `{key}`", "no personal data", "delete the entry")

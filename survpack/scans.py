@@ -46,6 +46,7 @@ def examine(
     """
     findings = _without_image(images, needed, where)
     rows = images[images["patient_id"].isin(participants["patient_id"])]
+    findings += _about_days(rows, participants, where)
     groups = [list(group.itertuples()) for _, group in rows.groupby(["patient_id", "session", "mask_path"], sort=False)]
     bar = tqdm(groups, desc=f"{where}: reading images and masks", mininterval=2, disable=len(groups) < 20)
     read = Parallel(n_jobs=-1, prefer="threads")(delayed(_examine_group)(group, labels) for group in bar)
@@ -61,6 +62,27 @@ def _without_image(images: pd.DataFrame, needed: pd.Series, where: str) -> list[
                 (str(patient),))
         for patient in bare
     ]  # fmt: skip
+
+
+def _about_days(rows: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
+    """Whoever is first scanned late has lived until then, which a model would learn."""
+    from survpack.preprocess import BASELINE_DAYS
+
+    day = pd.to_numeric(rows["day"], errors="coerce")
+    last = rows["patient_id"].map(participants.drop_duplicates("patient_id").set_index("patient_id")["time_days"])
+    last = pd.to_numeric(last, errors="coerce")
+    late = ~rows["patient_id"].isin(rows.loc[day <= BASELINE_DAYS, "patient_id"])
+    told = [
+        (late, f"no scan known to be before day {BASELINE_DAYS}", "a scan at baseline each",
+         "correct its day, or exclude the patient: a scan taken later tells who lived until then"),
+        ((day > last) & (last > 0), "a scan after the end of follow-up", "scans up to `time_days`",
+         "correct the day or the time"),
+    ]  # fmt: skip
+    return [
+        Finding("warning", where, found, expected, fix, tuple(rows.loc[bad, "patient_id"].astype(str).unique()))
+        for bad, found, expected, fix in told
+        if bad.any()
+    ]
 
 
 def _examine_group(rows: list, labels: dict[int, str]) -> tuple[list[Finding], list]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from survpack.adapters import Source
+from survpack.adapters import ADAPTERS, Source
 from survpack.cohort import Cohort
 from survpack.figures import in_words, tidy
 from survpack.inference import bootstrap
@@ -70,7 +72,8 @@ def characteristics(
         `patient_id`, `split` ("dev" or "test").
     by : {"split", "site"}
     suppress_below : int
-        Smaller counts are not told, nor those from which they could be reckoned (`privacy.suppressed`); 0 tells all.
+        Smaller counts are not told, nor those from which they could be reckoned (`privacy.suppressed`), nor quantiles
+        of fewer patients, which may be their very values; 0 tells all.
     """
     table = cohort.participants.merge(splits[["patient_id", "split"]], on="patient_id")
     table["split"] = table["split"].map(SIDES)
@@ -85,8 +88,9 @@ def characteristics(
             table[name] = _pooled(table[name], suppress_below)
     flat = _table_one(table, shown, numeric, by, cohort.dictionary)
     if suppress_below:
-        titles = {name: _title(name, cohort.dictionary) for name in levelled}
-        flat = _without_small(flat, table, titles, gaps[gaps.between(1, suppress_below - 1)].index, by, suppress_below)
+        titles = {name: _title(name, cohort.dictionary) for name in shown}
+        few = gaps[gaps.between(1, suppress_below - 1)].index
+        flat = _without_small(flat, table, titles, numeric, few, by, suppress_below)
     return flat
 
 
@@ -99,16 +103,18 @@ def _table_one(table: pd.DataFrame, shown: list, numeric: list, by: str, diction
     order = {
         name: [one for one in [*given, *pooled[name]] if table[name].eq(one).any()] for name, given in levels.items()
     }
-    made = TableOne(
-        table,
-        columns=shown,
-        categorical=[name for name in shown if name not in numeric],
-        continuous=numeric,
-        nonnormal=numeric,
-        groupby=by,
-        order=order,
-        rename={name: _title(name, dictionary) for name in shown},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a column or a group without any value, which is a dash below
+        made = TableOne(
+            table,
+            columns=shown,
+            categorical=[name for name in shown if name not in numeric],
+            continuous=numeric,
+            nonnormal=numeric,
+            groupby=by,
+            order=order,
+            rename={name: _title(name, dictionary) for name in shown},
+        )
     flat = made.tableone.copy()
     flat.columns = [str(column[-1]) for column in flat.columns]
     flat = flat.reset_index()
@@ -117,7 +123,8 @@ def _table_one(table: pd.DataFrame, shown: list, numeric: list, by: str, diction
     level = flat[second].map({"None": "missing", "True": ""}).fillna(flat[second])
     names = flat[first].str.removesuffix(", n (%)") + level.where(level == "", ": " + level)
     told = flat.drop(columns=[first, second]).set_axis(names.rename("")).rename_axis(" ").reset_index()
-    return told.replace(r"\[([^,\]]+),(?! )", r"[\1, ", regex=True)  # [51.0, 68.0] may break at its comma
+    told = told.replace(r"\[([^,\]]+),(?! )", r"[\1, ", regex=True)  # [51.0, 68.0] may break at its comma
+    return told.replace("nan [nan, nan]", "–")
 
 
 def _title(name: str, dictionary: dict) -> str:
@@ -137,13 +144,18 @@ def _pooled(levels: pd.Series, below: int) -> pd.Series:
 
 
 def _without_small(
-    flat: pd.DataFrame, table: pd.DataFrame, titles: dict[str, str], few_missing, by: str, below: int
+    flat: pd.DataFrame, table: pd.DataFrame, titles: dict[str, str], numeric: list, few_missing, by: str, below: int
 ) -> pd.DataFrame:
     """Small counts made unreadable; the totals of rows and columns stay, none of which is small any more."""
     from survpack.privacy import suppressed
 
     flat = flat.astype(object).set_index(" ")
     for name, title in titles.items():
+        if name in numeric:
+            known = table.groupby(by)[name].count().to_dict() | {"Overall": table[name].count()}
+            few = [group for group, count in known.items() if 0 < count < below]
+            flat.loc[f"{title}, median [Q1, Q3]", few] = "*"
+            continue
         levels = table[name].map(str, na_action="ignore").fillna("missing")
         hidden = suppressed(pd.crosstab(levels, table[by]), below)
         for level, row in hidden.iterrows():
@@ -157,8 +169,14 @@ def _without_small(
     return flat.reset_index()
 
 
-def missing(cohort: Cohort) -> pd.DataFrame:
+def missing(cohort: Cohort, *, suppress_below: int = 0) -> pd.DataFrame:
     """Which covariates and images patients lack, at every site and over all.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    suppress_below : int
+        What fewer patients lack, or do not lack, is left out, and no site is told apart; 0 tells all.
 
     Returns
     -------
@@ -174,11 +192,11 @@ def missing(cohort: Cohort) -> pd.DataFrame:
         gaps[f"{modality} scan" if modality != "mask" else "mask"] = ~table["patient_id"].isin(there)
     event, rows = table["event"].astype(bool), []
     for what, gap in gaps.items():
-        if not gap.any():
+        if not gap.any() or min(gap.sum(), (~gap).sum()) < suppress_below:
             continue
         shares = {"event_missing": event[gap].mean(), "event_known": event[~gap].mean()}
         rows.append({"what": what, "site": "", "patients": len(table), "missing": int(gap.sum())} | shares)
-        if table["site"].nunique() > 1:
+        if table["site"].nunique() > 1 and not suppress_below:
             for site, own in gap.groupby(table["site"]):
                 rows.append({"what": what, "site": str(site), "patients": len(own), "missing": int(own.sum())})
     columns = ["what", "site", "patients", "missing", "event_missing", "event_known"]
@@ -281,7 +299,7 @@ def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) ->
         "source": source.url,
         "licence": source.licence,
         "profile": study.params.profile,
-        "outcome": study.params.cohort.get(study.name, {}).get("outcome", "overall-survival").replace("-", " "),
+        "outcome": _outcome(study),
         "n": len(cohort.participants),
         "events": int(event.sum()),
         "censored": float(1 - event.mean()),
@@ -296,6 +314,14 @@ def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) ->
             for side, mask in sides.items()
         },
     }
+
+
+def _outcome(study: Study) -> str:
+    """The outcome in words: the chosen one, else the first of those that the source tells."""
+    told = ["overall-survival" if study.name in PHANTOMS else "survival"]  # of a folder of one's own nothing more
+    if study.name in ADAPTERS:
+        told = list(import_module(f"survpack.adapters.{study.name.replace('-', '_')}").OUTCOMES)
+    return study.params.cohort.get(study.name, {}).get("outcome", told[0]).replace("-survival", " survival")
 
 
 def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:

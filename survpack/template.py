@@ -48,16 +48,16 @@ labels: {1: tumour}
 README = """\
 # {name}
 
-1. Copy your scans in as NIfTI (from DICOM: dcm2niix), and a mask on the grid of each, laid out as the examples are.
+1. Copy your scans in as NIfTI, and a mask on the grid of each, laid out as the examples are.
 2. Write a row a patient into {table}: time from baseline to death or last contact, event, covariates.
 3. Take in only what was known at baseline. What is known later leaks the outcome.
 4. Describe each covariate in {described}: unit, or levels (the lowest first).
 5. Say what the numbers in the masks mean in {meaning}.
-6. Leave missing values empty ({missing}), never 999 or -1.
+6. Where a value is missing, write {missing}, never 999 or -1.
 7. Remove the two examples, their rows and their folders.
 8. `python -m survpack check {name}` says what is wrong, and how to mend it. Repeat until nothing is.
-9. Set `cohorts: [{name}]` in params.yaml, then `make report`.
-10. data/README.md says the rest.
+9. `make report COHORTS={name}`.
+10. data/README.md says the rest, and how to begin from DICOM.
 """
 
 
@@ -90,9 +90,14 @@ def new(name: str, table: bool = False) -> Path:
         raise BadInput(f"'{name}' is the name of a cohort this study knows; choose another, such as my-{name}.")
     if folder.exists() or folder.is_symlink():
         raise BadInput(f"{folder} is there already, and is left as it is; choose another name, or remove it first.")
-    with written_whole(folder) as part:
-        part.mkdir()
-        (_write_table if table else _write_bids)(part, name)
+    try:
+        with written_whole(folder) as part:
+            part.mkdir()
+            (_write_table if table else _write_bids)(part, name)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written ({error.strerror}); make {folder.parent} a folder to write in."
+        ) from None
     return folder
 
 

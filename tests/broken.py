@@ -459,6 +459,36 @@ def one_scan_rescaled(folder):
     _resave(folder, "ct", lambda values: (other * 1.7 - 60).astype(np.float32))
 
 
+@fault("error", "sub-003_ct.nii.gz", "named after sub-003", "move it to its patient")
+def scan_in_another_patients_folder(folder):
+    image = folder / "sub-002" / "anat" / "sub-002_ct.nii.gz"
+    image.rename(image.with_name("sub-003_ct.nii.gz"))
+
+
+@fault("error", "sub-002_sessions.tsv", "ses-1 more than once", "keep one row")
+def session_twice(folder):
+    (folder / "sub-002" / "anat" / "sub-002_ct.nii.gz").rename(folder / "sub-002" / "anat" / "sub-002_ses-1_ct.nii.gz")
+    (folder / "sub-002" / "anat" / "sub-002_dseg.nii.gz").rename(
+        folder / "sub-002" / "anat" / "sub-002_ses-1_dseg.nii.gz"
+    )
+    (folder / "sub-002" / "sub-002_sessions.tsv").write_text("session_id\tday\nses-1\t0\nses-1\t90\n")
+
+
+@fault("error", "dseg.tsv", "is there twice", "one label a line")
+def label_twice(folder):
+    (folder / "dseg.tsv").write_text("index\tname\n1\ttumour\n1\toedema\n")
+
+
+@fault("error", "cohort.yaml", "covariates.segmented", "means something else here", kind="table")
+def covariate_named_as_the_study_names_its_own(folder):
+    _replace(folder / "cohort.yaml", "  age: {", "  segmented: {")
+
+
+@fault("error", "cohort.yaml", "no `key: value` in it", "data/README.md", kind="table")
+def map_that_is_a_list(folder):
+    (folder / "cohort.yaml").write_text("- clinical.csv\n")
+
+
 @fault("error", "sub-002_sessions.tsv", "not found", "`day`")
 def two_sessions_without_days(folder):
     for session in ("ses-1", "ses-2"):

@@ -129,6 +129,20 @@ def test_sts_survives_its_traps_in_both_layouts(raw, params, layout):
     assert days["STS_002"].to_dict() == {"ct": 16, "pt": 16, "t1n": 30}
 
 
+def test_an_unknown_status_of_sts_is_not_taken_for_alive(raw, params):
+    root = sts_tree(raw / "sts", "cropped")
+    sheet = pd.read_excel(root / sts.TABLE)
+    sheet.loc[[0, 1], "Status (NED, AWD, D)"] = None
+    sheet.to_excel(root / sts.TABLE, index=False)
+    table = sts.clinical(root)
+    assert table["death"].isna().tolist() == [True, True, False]
+    assert table["recurrence_or_death"].tolist()[0] is True and pd.isna(table["recurrence_or_death"][1])
+    sheet.loc[0, "Status (NED, AWD, D)"] = "lost"
+    sheet.to_excel(root / sts.TABLE, index=False)
+    with pytest.raises(BadInput, match="'lost' for row 1, expected one of NED, AWD, D"):
+        sts.clinical(root)
+
+
 def test_sts_disease_free_survival_ends_with_the_first_of_relapse_and_death(raw, params):
     sts_tree(raw / "sts", "cropped")
     table = adapters.load("sts", with_choices(params, sts={"outcome": "disease-free-survival"})).participants

@@ -315,6 +315,9 @@ def test_dates_become_days_from_the_ct_and_a_death_without_date_is_unknown(raw):
         {"sub-R01001": 435, "sub-R01002": 10, "sub-R01003": np.nan, "sub-AMC001": 365}, nan_ok=True
     )  # R01-003 has `Time to Death (days)` alone: from which day, the table does not say
     assert table["site"].tolist() == ["Stanford", "VA", "VA", "Stanford"]
+    path = adapters.find_raw("nsclc-radiogenomics") / nsclc_radiogenomics.TABLE
+    path.write_text(path.read_text().replace("R01-002,VA", "R01-002,"))
+    assert nsclc_radiogenomics.clinical(path.parent)["site"].tolist() == ["Stanford", "not told", "VA", "Stanford"]
     assert np.isnan(table.loc["sub-R01002", "weight"]) and table.loc["sub-R01001", "weight"] == 145
 
 

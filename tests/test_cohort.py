@@ -1,5 +1,7 @@
 """Every rule of the data contract refuses its bad input and says where it is and how to mend it."""
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -80,6 +82,98 @@ def test_a_missing_column_is_named_with_the_columns_found(cohort, column):
     (finding,) = check_participants(cohort.participants.drop(columns=column), DICTIONARY, "trial participants")
     assert f"no column {column}" in str(finding)
     assert "columns found: " in str(finding) and "grade" in str(finding)
+
+
+def trial(count: int = 60, **columns) -> pd.DataFrame:
+    """Sound outcomes of many patients, and columns beside them."""
+    rng = np.random.default_rng(3)
+    end, lost = rng.exponential(500, count) + 1, rng.uniform(100, 1500, count)
+    table = {"patient_id": [f"p{k}" for k in range(count)], "site": "a", "time_days": np.minimum(end, lost)}
+    return pd.DataFrame(table | {"event": end <= lost} | columns)
+
+
+def told(table: pd.DataFrame, **kinds) -> list[str]:
+    return [f"{found.severity}: {found}" for found in check_participants(table, kinds, "trial")]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        pd.Series(20200101 + np.arange(60)),
+        pd.Series(43831.0 + np.arange(60)),  # days since 1900, as Excel stores dates
+        pd.Series(pd.date_range("2020-01-01", periods=60)),
+    ],
+)
+def test_a_date_in_place_of_a_time_is_refused(time):
+    (finding,) = told(trial().assign(time_days=time))
+    assert finding.startswith("error") and "over a century, so a date" in finding and "and 55 more" in finding
+
+
+def test_a_patient_without_a_site_is_refused_since_tables_by_site_would_drop_them():
+    table = trial()
+    table.loc[4, "site"] = None
+    (finding,) = told(table)
+    assert finding.startswith("error") and "patient p4: no `site`" in finding and "`unknown`" in finding
+
+
+def test_a_cohort_of_the_dead_alone_is_pointed_at():
+    (finding,) = told(trial().assign(event=True))
+    assert finding.startswith("warning") and "the event for everybody" in finding and "left out" in finding
+    assert told(trial()) == []
+
+
+def test_a_covariate_of_several_levels_that_tells_the_event_is_refused_and_one_that_hardly_does_is_not():
+    kind = {"kind": "categorical", "levels": ["NED", "AWD", "DOD", "DOC"]}
+    table = trial()
+    alternating = np.arange(60) % 2 == 0
+    table["last_state"] = np.where(table["event"], np.where(alternating, "DOD", "DOC"),
+                                   np.where(alternating, "NED", "AWD"))  # fmt: skip
+    (finding,) = told(table, last_state=kind)
+    assert finding.startswith("error") and "`last_state` is `event` in other words" in finding
+    table.loc[table["event"].idxmax(), "last_state"] = "NED"
+    assert told(table, last_state=kind) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [
+        ("OSmonths", True), ("FU_days", True), ("os_2y", True), ("postop_kps", True), ("adjuvant_therapy", True),
+        ("pathologic_t_stage", True), ("Extent.of.Resection", True),
+        ("os_location", False), ("status_epilepticus", False), ("recurrence_before_baseline", False),
+        ("neo_adjuvant_therapy", False), ("progression_at_diagnosis", False), ("hpv_status", False),
+    ],
+)  # fmt: skip
+def test_names_of_what_comes_later_are_warned_of_and_others_are_not(name, warned):
+    found = told(trial(**{name: ["yes", "no"] * 30}), **{name: {"kind": "categorical", "levels": ["yes", "no"]}})
+    assert ["is named like" in one and one.startswith("warning") for one in found] == [True] * warned
+
+
+def test_ranges_hold_however_a_name_is_written_but_not_for_a_change():
+    values = np.linspace(-4, 8, 60)
+    kinds = dict.fromkeys(["AgeAtMRI", "age.at.mri", "weight_loss"], {"kind": "numeric"})
+    found = told(trial(**dict.fromkeys(kinds, values)), **kinds)
+    assert [one.split("`")[1] for one in found] == ["AgeAtMRI", "age.at.mri"]
+
+
+def test_the_direction_of_events_among_many_patients_needs_little_memory():
+    table = trial(6000)
+    tracemalloc.start()
+    assert told(table) == []
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # dead times alive would be 70 MB and more
+    tracemalloc.stop()
+    flipped = told(table.assign(event=~table["event"]))
+    assert len(flipped) == 1 and "looks flipped" in flipped[0]
+
+
+@pytest.mark.parametrize(
+    ("day", "time", "found"),
+    [(200.0, 400.0, "no scan known to be before day 30"), (np.nan, 400.0, "no scan known to be before day 30"),
+     (20.0, 10.0, "after the end of follow-up")],
+)  # fmt: skip
+def test_a_scan_that_tells_who_lived_until_then_is_pointed_at(cohort, day, time, found):
+    cohort.images.loc[1, "day"], cohort.participants.loc[1, "time_days"] = day, time
+    (finding,) = cohort.check()
+    assert finding.severity == "warning" and found in finding.found and finding.patients == ("p2",)
 
 
 def test_a_kind_that_does_not_exist_is_refused(cohort):
@@ -177,5 +271,5 @@ def test_an_image_file_that_was_cut_off_is_refused_and_named(tmp_path):
     images = pd.DataFrame(
         [["a", "baseline", 0.0, "ct", str(tmp_path / "scan.nii.gz"), str(tmp_path / "mask.nii.gz")]], columns=IMAGES
     )
-    [finding] = check_images(images, pd.DataFrame({"patient_id": ["a"]}), {1: "tumour"}, "mine")
+    [finding] = check_images(images, pd.DataFrame({"patient_id": ["a"], "time_days": 9.0}), {1: "tumour"}, "mine")
     assert "scan.nii.gz, patient a" in str(finding) and "fetch or convert it again" in str(finding)

@@ -95,6 +95,21 @@ def make_structures(folder, image_files, regions, frame_only=False, patient="P1"
     return saved(ds, folder / "structures" / f"RS{len(regions)}.dcm")
 
 
+def spoil(path, change):
+    ds = pydicom.dcmread(path)
+    change(ds)
+    ds.save_as(path)
+
+
+def setattr_raw(ds, keyword, written):
+    """Bytes as a careless program writes them; None takes the field out."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    ds.pop(tag, None)
+    if written is not None:
+        kind = pydicom.datadict.dictionary_VR(tag)
+        ds[tag] = pydicom.dataelem.RawDataElement(tag, kind, len(written), written, 0, False, True)
+
+
 def square(low, high, z):
     """A square in mm around the voxel centres of AXIAL series from `low` to `high`."""
     x, y = 10 + 2 * np.array([low - 0.4, high + 0.4]), -20 + 3 * np.array([low - 0.4, high + 0.4])
@@ -184,6 +199,57 @@ def test_a_bad_series_is_left_out_and_the_good_one_beside_it_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("keyword", "written"),
+    [
+        ("ImagePositionPatient", b"1\\2 "), ("ImagePositionPatient", b"a\\b\\c "), ("ImageOrientationPatient", b"1\\0\\0 "),
+        ("PixelSpacing", b"2 "), ("PixelSpacing", b"x\\y "), ("PixelSpacing", b"0\\0 "), ("PixelSpacing", None),
+        ("Rows", b"\1\2\3"),
+    ],
+)  # fmt: skip
+def test_a_series_without_a_place_in_numbers_is_left_out_and_the_good_one_kept(tmp_path, keyword, written):
+    make_series(tmp_path / "in", "MR", SeriesDescription="T1")
+    for path in make_series(tmp_path / "in", SeriesDescription="bad"):
+        spoil(path, lambda ds: setattr_raw(ds, keyword, written))
+    told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert any("left out series CT 'bad'" in line and "without position" in line for line in told)
+    assert [path.name for path in (tmp_path / "out").rglob("*.nii.gz")] == ["sub-P1_T1w.nii.gz"]
+
+
+def test_a_field_of_odd_length_harms_no_other(tmp_path):
+    for path in make_series(tmp_path / "in"):
+        spoil(path, lambda ds: setattr_raw(ds, "AcquisitionMatrix", b"\1\2\3"))
+    convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert (tmp_path / "out/sub-P1/anat/sub-P1_ct.nii.gz").exists()
+
+
+def test_a_picture_in_colours_is_no_scan(tmp_path):
+    colours = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
+    for path in make_series(tmp_path / "in"):
+        spoil(path, lambda ds: ds.update(colours | bits | {"PixelData": bytes(range(90))}))
+    with pytest.raises(BadInput, match="pixels with colours"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+
+
+def test_a_slice_that_cannot_be_read_is_no_junk(tmp_path, monkeypatch):
+    files = make_series(tmp_path / "in")
+    files[-1].unlink()
+    files[-1].symlink_to(tmp_path / "nowhere")  # of an archive whose file was never fetched: the scan would end early
+    with pytest.raises(BadInput, match=f"{files[-1].name}: no such file"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    files[-1].unlink()
+
+    def forbidden(path, onerror):
+        onerror(PermissionError(13, "Permission denied", str(path)))
+        yield path, [], []
+
+    monkeypatch.setattr(os, "walk", forbidden)
+    with pytest.raises(BadInput, match="permission denied"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("description", "agent", "expected"),
     [
         ("AX T1 SE", None, "T1w"), ("AX T1 SE", "Gadavist", "ce-gd_T1w"), ("t1_mprage_sag_pre", "Gadavist", "T1w"),
@@ -236,6 +302,13 @@ def test_philips_counts_are_scaled_by_its_private_factor_and_refused_without(tmp
         suv_factor(series)
     series.head.private_block(0x7053, "Philips PET Private Group", create=True).add_new(0x00, "DS", "0.00025")
     assert suv_factor(series)[0] == pytest.approx(0.00025)
+
+
+def test_a_weight_that_is_no_number_is_a_weight_that_is_not_there(tmp_path):
+    series = pet(tmp_path)
+    setattr_raw(series.head, "PatientWeight", b"heavy ")
+    with pytest.raises(BadInput, match="no PatientWeight"):
+        suv_factor(series)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +369,36 @@ def test_without_a_matching_region_the_image_comes_alone_and_the_summary_says_so
     told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
     assert any("no mask" in line for line in told)
     assert not list((tmp_path / "out").rglob("*dseg.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ds: delattr(ds.ROIContourSequence[0], "ReferencedROINumber"),
+        lambda ds: delattr(ds.ROIContourSequence[0].ContourSequence[0], "ContourData"),
+        lambda ds: delattr(ds.ROIContourSequence[0].ContourSequence[0], "ContourGeometricType"),
+        lambda ds: setattr(ds.ROIContourSequence[0].ContourSequence[0], "ContourData", [1.0] * 10),
+    ],
+)
+def test_a_structure_set_that_lost_a_contour_is_refused_with_its_series(tmp_path, damage):
+    files = make_series(tmp_path / "in", SeriesDescription="thorax")
+    spoil(make_structures(tmp_path / "in", files, {"GTV": [square(1, 2, 30)]}), damage)
+    with pytest.raises(BadInput, match=r"left out series CT 'thorax' in .*RS1.dcm: the structure set cannot be read"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_there_is_no_mask_the_summary_says_what_could_have_been_one(tmp_path):
+    files = make_series(tmp_path / "in")
+    bare = convert(tmp_path / "in", tmp_path / "bare", keep_ids=True)
+    assert any("no RTSTRUCT or SEG is of it" in line for line in bare)
+    path = make_structures(tmp_path / "in", files, {"Heart": [square(1, 2, 30)], "Lung": [square(1, 2, 30)]})
+    told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert any("no region matches --tumour (Heart + Lung)" in line for line in told)
+    spoil(path, lambda ds: delattr(ds.StructureSetROISequence[0], "ROINumber"))
+    spoil(path, lambda ds: setattr(ds.ROIContourSequence[1].ContourSequence[0], "ContourGeometricType", "POINT"))
+    told = convert(tmp_path / "in", tmp_path / "points", keep_ids=True, tumour="lung")
+    assert any("EMPTY mask: nothing of Lung lies in the image" in line for line in told)
 
 
 def test_a_structure_set_masks_the_series_it_names_and_by_frame_only_where_none_is_named(tmp_path):
@@ -365,6 +468,12 @@ def test_age_is_capped_and_sex_spelt_out_in_the_skeleton_of_the_table(tmp_path):
     assert table[["time_days", "event"]].isna().all(axis=None)
 
 
+def test_an_age_before_birth_is_none(tmp_path):
+    make_series(tmp_path / "in", PatientBirthDate="20300101")
+    convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert pd.read_csv(tmp_path / "out/participants.tsv", sep="\t")["age"].isna().all()
+
+
 def test_numbers_replace_ids_and_only_the_key_outside_knows_them(tmp_path):
     for patient in ("SMITH-1", "MRN777"):
         make_series(tmp_path / "in", name=patient, patient=patient)
@@ -394,6 +503,56 @@ def test_keys_folders_and_ids_that_would_tell_are_refused(tmp_path):
     (out / "thesis.doc").touch()
     with pytest.raises(BadInput, match="not empty"):
         convert(tmp_path / "in", out, keep_ids=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "a,b\n1,2\n", b"\x80\xff", "patient_id\tparticipant_id\nP0\tsub-alpha\n",
+     "patient_id\tparticipant_id\nP0\tsub-001\nP1\tsub-001\n"],
+)  # fmt: skip
+def test_a_key_that_was_spoilt_is_left_as_it_is_and_nothing_is_written(tmp_path, content):
+    make_series(tmp_path / "in")
+    key = tmp_path / "key.tsv"
+    content = content if isinstance(content, bytes) else content.encode()
+    key.write_bytes(content)
+    with pytest.raises(BadInput, match="is no key of this command"):
+        convert(tmp_path / "in", tmp_path / "out", key=key)
+    assert key.read_bytes() == content and not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_written_are_told_in_a_sentence(tmp_path):
+    make_series(tmp_path / "in")
+    (tmp_path / "file").touch()
+    for places in ({"key": tmp_path}, {"key": tmp_path / "file" / "key.tsv"}):
+        with pytest.raises(BadInput, match="a place to read or write"):
+            convert(tmp_path / "in", tmp_path / "out", **places)
+    with pytest.raises(BadInput, match="a place to read or write"):
+        convert(tmp_path / "in", tmp_path / "file" / "out", keep_ids=True)
+    with pytest.raises(BadInput, match="give one of the two"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True, key=tmp_path / "key.tsv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
+
+
+def test_where_no_series_can_be_converted_nothing_is_left_behind(tmp_path):
+    make_series(tmp_path / "in", positions=np.array([0, 4, 12, 16]))
+    (tmp_path / "empty").mkdir()
+    for out in ("new", "empty"):
+        with pytest.raises(BadInput, match="no series could be converted"):
+            convert(tmp_path / "in", tmp_path / out, key=tmp_path / "key.tsv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "in"]
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_a_table_filled_in_since_is_kept_and_told_whom_it_lacks(tmp_path):
+    for patient in ("A", "B"):
+        make_series(tmp_path / "in", name=patient, patient=patient)
+    convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    table = tmp_path / "out/participants.tsv"
+    table.write_text("participant_id\ttime_days\tevent\nA\t10\t1\n")  # sub- may be left out, as `check` allows
+    assert convert(tmp_path / "in", tmp_path / "out", keep_ids=True)[-1].endswith("add sub-B")
+    table.write_text("ID\ttime_days\n")
+    with pytest.raises(BadInput, match="no column participant_id"):
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
 
 
 def test_a_folder_without_images_is_told_with_what_it_holds(tmp_path):

@@ -185,6 +185,17 @@ def test_flow_names_every_exclusion_and_adds_up():
     assert "first lesion" not in shown
 
 
+def test_a_long_step_of_the_flow_stays_in_its_box():
+    steps = [{"step": "in the source", "excluded": 0, "remaining": 9},
+             {"step": "follow-up, outcome and segmentation known to the centre " * 3, "excluded": 1, "remaining": 8}]  # fmt: skip
+    figure = figures.flow(steps, {"development": {"n": 8, "events": 1}})
+    assert "1 event (12%)" in texts(figure)
+    (text,) = [each for each in figure.axes[0].texts if "did not meet" in each.get_text()]
+    (box,) = [each for each in figure.axes[0].patches if getattr(each, "get_x", lambda: 0)() > 5]
+    inside, outside = text.get_window_extent(), box.get_window_extent()
+    assert outside.y0 < inside.y0 and inside.y1 < outside.y1
+
+
 def test_calibration_draws_the_groups_and_their_intervals():
     curve = pd.DataFrame({"predicted": [0.7, 0.2], "observed": [0.6, 0.3], "low": [0.4, 0.1], "high": [0.8, 0.5]})
     figure = figures.calibration({"age": curve}, 730, {"age": [0.1, 0.5, 0.5]}, quantity="survival probability")
@@ -342,6 +353,19 @@ def test_missingness_draws_the_share_of_every_site_and_of_all():
     assert_allclose(line(axes, "A").get_xdata(), [100 * 5 / 12, 0])
     assert_allclose(line(axes, "B").get_xdata(), [0, 25])
     assert "5 of 20" in texts(figure) and "T1c scan" in texts(figure)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "sites", [[f"Hospital {k}" for k in range(40)], ["The university hospital of a far city " * 2, "B"]]
+)
+def test_missingness_has_room_for_its_legend_however_many_or_long_the_sites(sites):
+    rows = [("age", site, 10, 3) for site in ["", *sites]]
+    figure = figures.missingness(pd.DataFrame(rows, columns=["what", "site", "patients", "missing"]))
+    figure.draw_without_rendering()
+    (legend,), (axes,) = figure.legends, figure.axes
+    told, drawn = legend.get_window_extent(), axes.get_window_extent()
+    assert told.y0 >= drawn.y1 and told.x1 <= figure.bbox.x1 and told.y1 <= figure.bbox.y1
 
 
 def test_recovery_sets_each_interval_beside_its_planted_value():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from survpack import adapters, overlap, params, paths, template
 from survpack.__main__ import main
-from survpack.adapters import table
+from survpack.adapters import bids, table
 from survpack.checks import check_participants, check_visits, ordered, spelled_alike
 from survpack.cohort import IMAGES, Cohort
 from survpack.errors import BadInput
@@ -337,3 +337,50 @@ def test_equal_findings_of_files_are_one_line():
 
     many = [Finding("warning", f"f{k}", f"odd (in row {k})", "even", "mend it") for k in range(4)]
     assert [str(one) for one in ordered(many)] == ["f0 and 3 more files: odd (in row 0), expected even; mend it."]
+
+
+def placed(folder: Path, *files: str) -> Path:
+    """A BIDS tree of empty files, of patient sub-01."""
+    for name in files:
+        path = folder / "sub-01" / "anat" / f"sub-01_{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["T1w", "FLAIR", "dseg"], {"t1n": "dseg", "t2f": "dseg"}),
+        (["ct", "pet", "ct_dseg"], {"ct": "ct_dseg", "pt": ""}),  # the PET lies on another grid
+        (["ct", "T1w", "T2w", "ct_dseg", "dseg"], {"ct": "ct_dseg", "t1n": "dseg", "t2w": "dseg"}),
+        (["T1w", "ce-gd_T1w", "ce-gd_T1w_dseg"], {"t1n": "", "t1c": "ce-gd_T1w_dseg"}),
+        (["T1w", "dwi", "dwi_dseg"], {"t1n": ""}),
+    ],
+)
+def test_a_mask_named_after_an_image_is_that_images_alone(tmp_path, files, expected):
+    images = bids.discover(placed(tmp_path, *files)).set_index("modality")["mask_path"]
+    names = images.map(lambda path: Path(path).name.removeprefix("sub-01_").removesuffix(".nii.gz"))
+    assert names.to_dict() == expected
+
+
+def test_what_macos_puts_beside_a_file_is_no_image(tmp_path):
+    placed(tmp_path, "ct", "dseg")
+    (tmp_path / "sub-01/anat/._sub-01_ct.nii.gz").touch()
+    assert len(bids.discover(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["participants.tsv", "participants.json", "cohort.yaml"])
+def test_a_table_that_cannot_be_opened_is_told_in_a_sentence(name, kinds, tmp_path, capsys):
+    folder = shutil.copytree(kinds["table" if name == "cohort.yaml" else "bids"], tmp_path / "t")
+    (folder / name).unlink()
+    (folder / name).mkdir()  # stands for a file without the right to read it, which root always has
+    code, (line,) = check(capsys, folder)
+    assert code == 2 and name in line
+
+
+def test_new_says_where_it_cannot_write(raw, monkeypatch):
+    monkeypatch.setattr(paths, "RAW", raw / "file")
+    (raw / "file").touch()
+    with pytest.raises(BadInput, match="make .*file a folder to write in"):
+        template.new("mine")

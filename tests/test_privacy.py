@@ -128,6 +128,12 @@ def test_a_sidecar_is_searched_to_its_leaves(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_version_of_a_program_is_nobodys_number(tmp_path):
+    path = tmp_path / "dataset_description.json"
+    path.write_text(json.dumps({"GeneratedBy": [{"Name": "x", "Version": "76802262ab20190412"}]}))
+    assert not privacy.findings_in_sidecar(path)
+
+
 def test_a_table_is_searched_for_people_dates_and_great_ages(tmp_path):
     path = tmp_path / "participants.tsv"
     pd.DataFrame({

@@ -144,6 +144,27 @@ def test_no_small_count_is_told_where_it_is_asked(by):
     assert counts(hidden, "Overall")["n"] == 80
 
 
+def test_quantiles_of_fewer_patients_than_asked_are_their_own_values_and_hidden():
+    cohort, split = made(count=20)
+    cohort.participants.loc[split["split"] == "test", "age"] = [np.nan, 51.5, 52.5, np.nan, np.nan]
+    table = tables.characteristics(cohort, split, suppress_below=5).set_index(" ")
+    (age,) = [name for name in table.index if name.startswith("Age")]
+    assert table.loc[age, "Held out"] == "*" and "[" in table.loc[age, "Development"]
+    assert "[" in table.loc["Follow-up, days, median [Q1, Q3]", "Held out"]  # of five
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_column_or_a_group_without_any_value_is_a_dash():
+    cohort, split = made()
+    cohort.participants.loc[split["split"] == "test", "age"] = np.nan
+    cohort.participants["empty"] = np.nan
+    given = replace(cohort, dictionary=DICTIONARY | {"empty": {"kind": "numeric"}})
+    table = tables.characteristics(given, split).set_index(" ")
+    assert table.loc["Empty, median [Q1, Q3]", ["Overall", "Development", "Held out"]].tolist() == ["–"] * 3
+    age = table.loc["Age, years, median [Q1, Q3]"]
+    assert age["Held out"] == "–" and "[" in age["Development"]
+
+
 def test_nothing_is_hidden_where_every_count_is_large():
     cohort, split = made(count=400)
     cohort.participants["tumour_grade"] = cohort.participants["tumour_grade"].fillna("low")
@@ -247,6 +268,18 @@ def test_a_biomarker_that_separates_the_outcome_is_not_given_a_ratio():
     assert tables.univariate_text(tables.univariate(table, outcome, 0.95)).iloc[0, 1] == "not estimable"
 
 
+def test_a_gap_of_few_patients_and_the_sites_are_not_told_where_small_counts_are_withheld():
+    ids = [f"p{k:02d}" for k in range(40)]
+    table = pd.DataFrame({"patient_id": ids, "site": ["a", "b"] * 20, "time_days": 9.0, "event": True})
+    table["few"] = [np.nan] * 4 + [1.0] * 36
+    table["many"] = [np.nan] * 12 + [1.0] * 28
+    entries = {name: {"kind": "numeric"} for name in ("few", "many")}
+    cohort = Cohort("c", table, pd.DataFrame(), entries, {1: "tumour"})
+    assert set(tables.missing(cohort)["what"]) == {"few", "many"}
+    told = tables.missing(cohort, suppress_below=5)
+    assert told[["what", "site", "missing"]].values.tolist() == [["many", "", 12]]
+
+
 # --- a phantom's ceiling
 
 
@@ -319,8 +352,8 @@ def test_visits_are_counted_once_whether_seen_by_image_or_by_feature():
 # --- facts
 
 
-def facts(cohort: Cohort, split: pd.DataFrame) -> dict:
-    study = SimpleNamespace(name="trial", params=load(), horizon_days=365.0)
+def facts(cohort: Cohort, split: pd.DataFrame, name: str = "trial") -> dict:
+    study = SimpleNamespace(name=name, params=load(), horizon_days=365.0)
     return tables.facts(study, cohort, split, Source("Trial", "https://x", "CC0", "", 80, ""))
 
 
@@ -331,6 +364,15 @@ def test_follow_up_is_the_reverse_kaplan_meier_median_of_lifelines():
     reverse = KaplanMeierFitter().fit(time, 1 - event.astype(int)).median_survival_time_
     assert found["median_followup_days"] == reverse
     assert found["median_survival_days"] == KaplanMeierFitter().fit(time, event).median_survival_time_
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [("hecktor2022", "recurrence-free survival"), ("radcure", "overall survival"), ("mets", "overall survival"),
+     ("trial", "survival")],
+)  # fmt: skip
+def test_the_outcome_is_the_one_the_source_tells(name, outcome):
+    assert facts(*made(), name)["outcome"] == outcome
 
 
 def test_facts_count_patients_and_events_of_both_sides():

@@ -108,6 +108,8 @@ def load(name: str, params: Params) -> Cohort:
     _require_rows(images, table, root)
     visits = adapter.visits(root) if hasattr(adapter, "visits") else pd.DataFrame(columns=VISITS)
     measured = table["patient_id"].isin(visits["patient_id"])
+    if "segmented" in table:
+        raise BadInput(f"{root / adapter.TABLE}: a column is named `segmented`, which this study fills in; rename it.")
     table = table.assign(segmented=_segmented(table["patient_id"], images) | measured)  # for selection only
     chosen, flow = select(table, rules or {}, f"cohort {name}")
     if chosen["event"].isin([0, 1]).all():  # where some were unknown, the column was of objects

@@ -4,7 +4,7 @@
     participants.json    the covariates: Description, Units, Levels, Ordered
     dseg.tsv             index, name: what the numbers in the masks mean (else 1 is tumour)
     sub-01/[ses-1/]anat/sub-01_[ses-1_]T1w.nii.gz, …_ce-gd_T1w, …_T2w, …_FLAIR, …_ct, …_pet
-                        …_dseg.nii.gz, one a session; or one an image, its name beginning as the image's does
+                        …_dseg.nii.gz, one a session, named after none of its images; or one an image, named after it
     sub-01/sub-01_sessions.tsv   session_id, day (from baseline; needed where there is more than one session)
 
 A column that participants.json does not describe, or gives the Kind "none", is for selection only.
@@ -68,8 +68,10 @@ def labels(root: Path) -> dict[int, str]:
     table = _tsv(path)
     need(["index", "name"], table, path)
     number = pd.to_numeric(table["index"], errors="coerce")
-    if not (number % 1 == 0).all() or table["name"].isna().any():
-        raise BadInput(f"{path}: an index that is no whole number, or no name beside it; write one label a line.")
+    if not (number % 1 == 0).all() or table["name"].isna().any() or number.duplicated().any():
+        raise BadInput(
+            f"{path}: an index that is no whole number, is there twice, or has no name; write one label a line."
+        )
     meaning = dict(zip(number.astype(int).tolist(), table["name"], strict=True))
     if not set(meaning.values()) & set(TUMOUR):
         raise BadInput(
@@ -84,13 +86,17 @@ def discover(root: Path) -> pd.DataFrame:
     rows = []
     for patient in sorted(path for path in Path(root).glob("sub-*") if path.is_dir()):
         files = sorted(patient.rglob("*.nii")) + sorted(patient.rglob("*.nii.gz"))
+        files = [path for path in files if not path.name.startswith(".")]  # macOS puts a ._NAME beside each file
+        strange = [path for path in files if path.name.startswith("sub-") and _subject(path) != patient.name]
+        if strange:
+            raise BadInput(f"{strange[0]}: named after {_subject(strange[0])}; move it to its patient, or rename it.")
         masks = [path for path in files if _stem(path).endswith("_dseg")]
         days = _days(patient, sorted({_session(path) for path in files}))
         for image in files:
             modality = _modality(image)
             if modality:
                 session = _session(image)
-                rows.append([patient.name, session, days[session], modality, str(image), _mask_of(image, masks)])
+                rows.append([patient.name, session, days[session], modality, str(image), _mask_of(image, files, masks)])
     images = pd.DataFrame(rows, columns=IMAGES)
     twice = images[images.duplicated(["patient_id", "session", "modality"], keep=False)]
     if len(twice):
@@ -158,6 +164,10 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
+def _subject(path: Path) -> str:
+    return _stem(path).split("_")[0]
+
+
 def _session(path: Path) -> str:
     return next((part for part in _stem(path).split("_") if part.startswith("ses-")), "baseline")
 
@@ -168,10 +178,12 @@ def _modality(path: Path) -> str | None:
     return "t1c" if contrast and suffix.lower() == "t1w" else MODALITIES.get(suffix.lower())
 
 
-def _mask_of(image: Path, masks: list[Path]) -> str:
+def _mask_of(image: Path, files: list[Path], masks: list[Path]) -> str:
+    """The one mask named after the image, else the one of its session named after none: other grids have their own."""
     beside = [mask for mask in masks if _session(mask) == _session(image)]
+    stems = [_stem(path) + "_" for path in files if path not in masks]
     own = [mask for mask in beside if mask.name.startswith(_stem(image) + "_")]
-    chosen = own or beside
+    chosen = own or [mask for mask in beside if not mask.name.startswith(tuple(stems))]
     return str(chosen[0]) if len(chosen) == 1 else ""
 
 
@@ -183,6 +195,9 @@ def _days(patient: Path, sessions: list[str]) -> dict[str, float]:
         return dict.fromkeys(sessions, 0.0)
     table = _tsv(path)
     need(["session_id", "day"], table, path)
+    twice = table["session_id"][table["session_id"].duplicated()]
+    if len(twice):
+        raise BadInput(f"{path}: {twice.iloc[0]} more than once; keep one row.")
     days = dict(zip(table["session_id"], pd.to_numeric(table["day"], errors="coerce"), strict=True))
     unknown = [session for session in sessions if pd.isna(days.get(session))]
     if unknown:
@@ -197,7 +212,7 @@ def _tsv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(
             path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig"
         )
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         raise BadInput(
             f"{path}: no table to read ({' '.join(str(error).split())[:150]}); save it as tab-separated UTF-8 text."
         ) from None
@@ -211,7 +226,7 @@ def _json(path: Path) -> dict:
         raise BadInput(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
     odd = (
         [name for name, entry in content.items() if not isinstance(entry, dict)] if isinstance(content, dict) else [""]

@@ -61,7 +61,7 @@ def clinical(root: Path) -> pd.DataFrame:
     smoking = {"Nonsmoker": "never", "Former": "former", "Current": "current"}
     return pd.DataFrame({
         "patient_id": patients,
-        "site": table["Patient affiliation"],
+        "site": table["Patient affiliation"].fillna("not told"),
         "overall_survival_days": _survival(table, died, path),
         "death": died,
         "age": numbers(table["Age at Histological Diagnosis"]),

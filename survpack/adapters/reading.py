@@ -35,13 +35,16 @@ def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, *
         beside = sorted(other.name for other in Path(path).parent.glob("*") if other.is_file())[:8]
         raise BadInput(f"{path} not found (beside it: {', '.join(beside) or 'no file'}); put it there.")
     try:
-        if Path(path).suffix in (".xlsx", ".xls"):
+        if Path(path).suffix.lower() in (".xlsx", ".xls"):
             table = pd.read_excel(path, sheet_name=sheet, header=header, dtype=str, keep_default_na=False, **options)
         else:
             options = {"sep": "\t" if Path(path).suffix == ".tsv" else ",", "encoding": "utf-8-sig"} | options
             table = pd.read_csv(path, header=header, dtype=str, keep_default_na=False, **options)
     except (ValueError, OSError, KeyError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: no table to read ({' '.join(str(error).split())[:150]}); fetch it anew.") from None
+        raise BadInput(
+            f"{path}: no table to read ({' '.join(str(error).split())[:150]}), expected commas (tabs in a .tsv), UTF-8, or "
+            "Excel; save it so, or fetch it anew."
+        ) from None
     if not isinstance(table.columns, pd.MultiIndex):
         table.columns = [str(name).strip() for name in table.columns]
         need(required, table, path)

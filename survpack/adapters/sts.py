@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from survpack.adapters import Source
-from survpack.adapters.reading import need
+from survpack.adapters.reading import coded, need
 from survpack.cohort import IMAGES
 from survpack.errors import BadInput
 
@@ -61,14 +61,15 @@ def clinical(root: Path) -> pd.DataFrame:
     Disease-free survival ends with recurrence, metastasis or death, whichever comes first.
     """
     sheet = _sheet(root)
-    relapse, follow_up, dead = sheet[_RELAPSE].astype(float), sheet[_FOLLOW_UP].astype(float), sheet[_STATUS] == "D"
+    relapse, follow_up = sheet[_RELAPSE].astype(float), sheet[_FOLLOW_UP].astype(float)
+    dead = coded(sheet[_STATUS], {"NED": False, "AWD": False, "D": True}, Path(root) / TABLE)
     return pd.DataFrame({
         "patient_id": sheet["Patient ID"],
         "site": SITE,
         "overall_survival_days": follow_up,
         "death": dead,
         "disease_free_days": relapse.fillna(follow_up),
-        "recurrence_or_death": relapse.notna() | dead,
+        "recurrence_or_death": dead.mask(relapse.notna(), True),
         "age": sheet["Age"].astype(float),
         "sex": sheet["Sex"].str.lower(),
         "grade": sheet["Grade"],

@@ -151,8 +151,10 @@ def column_map(root: Path) -> Map:
         raise BadInput(f"{path} not found: it maps the columns of your table (data/README.md shows one).")
     try:  # as text: YAML would read the code `no` as false, and 1e3 or 012 as other than it is written
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+        if not isinstance(content, dict):
+            raise BadInput(f"{path}: no `key: value` in it, expected a map of columns (data/README.md shows one).")
         said = Map.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())[:200]}); correct it there.") from None
     except ValidationError as error:
         raise BadInput(f"{path}: {_first(error)}") from None
@@ -167,8 +169,8 @@ def _wrong(said: Map) -> str:
     for name, entry in said.covariates.items():
         if entry.kind != "numeric" and not entry.levels:
             return f"covariates.{name} is {entry.kind} but has no levels; list them, the lowest first."
-        if name in ("patient_id", "site", "time_days", "event"):
-            return f"covariates.{name} has the name of an outcome; give it another."
+        if name in ("patient_id", "site", "time_days", "event", "segmented"):
+            return f"covariates.{name} has a name that means something else here; give it another."
     strange = [modality for modality in said.images if modality not in MODALITIES]
     if strange or not said.images:
         return f"images has {', '.join(strange) or 'nothing'}, but takes {', '.join(MODALITIES)}; rename it."

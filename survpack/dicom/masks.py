@@ -30,9 +30,11 @@ def annotations_of(series: Series, annotations: list) -> list[tuple[Path, object
 def regions(head, pattern: str) -> dict[int, str]:
     """Number and name of the regions whose name matches `pattern`, whatever its case."""
     if head.Modality == "RTSTRUCT":
-        named = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in head.get("StructureSetROISequence") or []}
+        rois = head.get("StructureSetROISequence") or []
+        named = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in rois if "ROINumber" in roi}
     else:
-        named = {int(one.SegmentNumber): _segment_name(one) for one in head.get("SegmentSequence") or []}
+        segments = head.get("SegmentSequence") or []
+        named = {int(one.SegmentNumber): _segment_name(one) for one in segments if "SegmentNumber" in one}
     return {number: name for number, name in named.items() if re.search(pattern, name, re.IGNORECASE)}
 
 
@@ -55,10 +57,13 @@ def mask_of(path: Path, head, numbers: list[int], affine: np.ndarray, shape: tup
     """
     if head.Modality == "SEG":
         return _from_segmentation(path, numbers, affine, shape)
-    mask = np.zeros(shape, dtype=bool)
-    for contours in header(path, whole=True).get("ROIContourSequence") or []:
-        if int(contours.ReferencedROINumber) in numbers:
-            mask |= filled(_closed(contours), affine, shape, path)
+    mask, drawn = np.zeros(shape, dtype=bool), header(path, whole=True).get("ROIContourSequence") or []
+    try:
+        regions = [_closed(contours) for contours in drawn if int(contours.ReferencedROINumber) in numbers]
+    except (AttributeError, TypeError, ValueError) as error:  # a contour that is lost unseen would be a wrong mask
+        raise BadInput(f"{path}: the structure set cannot be read ({error}); export it again.") from None
+    for contours in regions:
+        mask |= filled(contours, affine, shape, path)
     return mask
 
 
@@ -128,7 +133,7 @@ def _closed(contours) -> list[np.ndarray]:
     return [
         np.array(one.ContourData, dtype=float).reshape(-1, 3)
         for one in contours.get("ContourSequence") or []
-        if str(one.ContourGeometricType).startswith("CLOSED") and len(one.ContourData) >= 9
+        if str(one.ContourGeometricType).startswith("CLOSED") and len(one.ContourData or []) >= 9
     ]
 
 

@@ -39,7 +39,7 @@ class Series:
     head : pydicom Dataset
         Without pixels.
     slices : list of (Path, position, orientation, size)
-        Position in mm (None where there is none), orientation six cosines, size rows, columns and in-plane spacing.
+        Position in mm, orientation six cosines, size rows, columns and in-plane spacing; None where the header has none.
     acquired : list of (date, time)
         Of every slice, as text.
     """
@@ -67,7 +67,7 @@ class Found:
 def find(folder: Path) -> Found:
     """Walk a folder of DICOM in any order and depth; what is no image, RTSTRUCT or SEG is counted."""
     series, annotations, counted, seen = {}, [], Counter(), set()
-    paths = sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    paths = sorted(Path(place) / name for place, _, names in os.walk(folder, onerror=_raised) for name in names)
     for path in tqdm(paths, desc="reading headers", mininterval=2, disable=len(paths) < 500):
         head = header(path)
         if head is None:
@@ -100,10 +100,13 @@ def header(path: Path, whole: bool = False):
     """A DICOM file without its pixels (or `whole`), None where it is none; a .dcm file may lack its preamble."""
     import pydicom
 
+    pydicom.config.convert_wrong_length_to_UN = True  # else a field of odd length is a traceback wherever it is read
     forced = path.suffix.lower() in (".dcm", ".ima")
     try:
         head = pydicom.dcmread(path, stop_before_pixels=not whole, force=forced)
         return head if head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID") else None
+    except (PermissionError, FileNotFoundError):  # a slice that may not be read, or a link to nowhere, is no junk
+        raise
     except Exception:  # junk fails in as many ways as there is junk
         return None
 
@@ -146,8 +149,11 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
     _, positions, directions, sizes = zip(*series.slices, strict=True)
     if series.head.get("NumberOfFrames", 1) not in (1, None):
         _refuse(series, "many frames in one file", "one file a slice", "convert it to classic DICOM")
-    if None in positions or None in directions:
-        _refuse(series, "a slice without position or orientation", "both in every slice", "export the series again")
+    if numbers_of(series.head, "SamplesPerPixel") not in ((1,), None):  # the reader would turn them to grey
+        _refuse(series, "pixels with colours", "one grey value", "leave the series out")
+    if None in positions or None in directions or None in sizes:
+        found = "a slice without position, orientation or pixel spacing"
+        _refuse(series, found, "all in every slice", "export the series again")
     if len(positions) < FEWEST:
         _refuse(series, f"{len(positions)} slices", f"at least {FEWEST}", "leave the scout view out")
     if len(set(sizes)) > 1 or not np.allclose(directions, directions[0], atol=1e-4):
@@ -191,20 +197,26 @@ def read(files: list[Path]) -> np.ndarray:
         raise BadInput(f"{files[0].parent}: pixels unreadable ({told}); export the series uncompressed.") from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
-    if values.ndim != 3:
-        raise BadInput(f"{files[0].parent}: pixels with colours, expected one grey value; leave the series out.")
     return values
 
 
+def numbers_of(head, keyword: str, count: int = 1) -> tuple[float, ...] | None:
+    """The numbers in a field; None where it is absent or holds anything but `count` numbers."""
+    try:
+        numbers = tuple(map(float, np.atleast_1d(head.get(keyword))))
+    except Exception:  # a spoilt field, too, fails in many ways
+        return None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+
+
 def _place(head) -> tuple:
-    position, direction = head.get("ImagePositionPatient"), head.get("ImageOrientationPatient")
-    spacing = head.get("PixelSpacing") or (0, 0)
-    size = (head.get("Rows"), head.get("Columns"), float(spacing[0]), float(spacing[1]))
-    return (
-        tuple(map(float, position)) if position else None,
-        tuple(map(float, direction)) if direction else None,
-        size,
-    )
+    rows, columns, spacing = numbers_of(head, "Rows"), numbers_of(head, "Columns"), numbers_of(head, "PixelSpacing", 2)
+    size = (*rows, *columns, *spacing) if rows and columns and spacing and min(spacing) > 0 else None
+    return numbers_of(head, "ImagePositionPatient", 3), numbers_of(head, "ImageOrientationPatient", 6), size
+
+
+def _raised(error: OSError):
+    raise error
 
 
 def _refuse(series: Series, found: str, expected: str, fix: str):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from survpack import privacy
+from survpack.dicom.series import numbers_of
 from survpack.errors import BadInput
 
 _WORDS = ("PN", "DA", "DT", "LO", "SH", "UI", "AE", "CS")  # values short enough to be an identifier
@@ -24,8 +25,8 @@ def facts_of(head, known: dict) -> dict:
         if not privacy.telltales(text) and not _repeats(text, secrets):
             facts[keyword] = many
     drug = (head.get("RadiopharmaceuticalInformationSequence") or [{}])[0]
-    if drug.get("RadionuclideHalfLife"):
-        facts["RadionuclideHalfLife"] = float(drug.get("RadionuclideHalfLife"))
+    if half_life := numbers_of(drug, "RadionuclideHalfLife"):
+        facts["RadionuclideHalfLife"] = half_life[0]
     return facts
 
 
@@ -59,7 +60,8 @@ def _age(head) -> float | None:
     if told:
         return int(told[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[told[2]]
     born, seen = _day(head.get("PatientBirthDate")), study_day(head)
-    return (int(seen) - int(born)) // 10000 if born and seen else None  # years, as 20190412 less 19480413 tells
+    years = (int(seen) - int(born)) // 10000 if born and seen else -1  # as 20190412 less 19480413 tells
+    return years if years >= 0 else None
 
 
 def _secrets(head) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from survpack.dicom.series import Series
+from survpack.dicom.series import Series, numbers_of
 from survpack.errors import BadInput
 
 _PHILIPS = 0x7053, "Philips PET Private Group"
@@ -88,10 +88,10 @@ def _injection(series: Series, drug, scan: datetime) -> datetime:
 
 
 def _positive(series: Series, where, keyword: str, unit: str) -> float:
-    value = where.get(keyword) if where is not None else None
-    if not value or float(value) <= 0:
+    value = numbers_of(where, keyword) if where is not None else None
+    if not value or value[0] <= 0:
         _refuse(series, f"no {keyword}", f"a number of {unit}")
-    return float(value)
+    return value[0]
 
 
 def _private(head, group: int, creator: str, element: int) -> float | None:

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from survpack import privacy
+from survpack.adapters.reading import read_table
 from survpack.dicom import masks
 from survpack.dicom.series import Series, find, ordered, read, suffix
 from survpack.dicom.sidecar import about, facts_of, study_day
@@ -40,13 +41,13 @@ class Choice:
 
 @dataclass
 class Image:
-    """One converted image: voxels, affine (NIfTI's), mask or None, what made the mask, facts for the sidecar."""
+    """One converted image: voxels, affine (NIfTI's), mask or None, its regions (with no mask, all there are), facts."""
 
     series: Series
     values: np.ndarray
     affine: np.ndarray
     mask: np.ndarray | None
-    drawn: list[str]
+    regions: list[str]
     facts: dict = field(default_factory=dict)
 
 
@@ -83,16 +84,28 @@ def convert(
     Raises
     ------
     BadInput
-        For a folder without usable images, an `out` in use, a missing or misplaced key, or ids that tell names.
+        For a folder without usable images, an `out` in use, a missing or misplaced key, ids that tell names, or a
+        place that cannot be read or written.
     """
     download, out, choice = Path(download), Path(out), Choice(tumour, keep_ids, deface)
-    _ready(download, out, key, choice)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")  # over-long values are common and harm nothing here
-        lines, written = _patients(download, out, None if keep_ids else Path(key), choice)
-    if not written:
-        raise BadInput(f"{download}: no series could be converted: {'; '.join(lines)}.")
-    return lines + _tables(out, written)
+    key = None if key is None else Path(key)
+    try:
+        _ready(download, out, key, choice)
+        absent, begun = [path for path in (out, key) if path and not path.exists()], _begun(out)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pydicom")  # over-long values are common and harm nothing here
+            lines, written = _patients(download, out, key, choice)
+        if written:
+            return lines + _tables(out, written)
+        if not begun:
+            (out / "dataset_description.json").unlink()
+        for path in absent:
+            path.rmdir() if path.is_dir() else path.unlink()
+    except OSError as error:
+        told = f"{error.filename or out}: {(error.strerror or str(error)).lower()}"
+        raise BadInput(f"{told}, expected a place to read or write; mend that, and run the command again.") from None
+    more = [f"and {len(lines) - 5} lines like these"] if len(lines) > 5 else []
+    raise BadInput(f"{download}: no series could be converted: {'; '.join(lines[:5] + more)}.")
 
 
 def _patients(download: Path, out: Path, key: Path | None, choice: Choice) -> tuple[list[str], dict[str, dict]]:
@@ -129,12 +142,16 @@ def _ready(download: Path, out: Path, key: Path | None, choice: Choice) -> None:
         raise BadInput(f"{out} was begun with other choices ({_begun(out)}); give the same, or name a new folder.")
     if out.resolve().is_relative_to(download.resolve()):
         raise BadInput(f"{out} lies inside {download}; name a folder outside the download.")
+    if keep_ids and key is not None:
+        raise BadInput("--keep-ids and --key: ids are either kept or replaced; give one of the two.")
     if not keep_ids and key is None:
         raise BadInput("no --key FILE: it holds who is who, outside OUT; give one, or --keep-ids for public ids.")
-    if key is not None and Path(key).resolve().is_relative_to(out.resolve()):
+    if key is not None and key.resolve().is_relative_to(out.resolve()):
         raise BadInput(f"{key}: the key lies inside {out}, where whoever gets the data reads it; put it elsewhere.")
-    if not keep_ids and _begun(out) and any(out.glob("sub-*")) and not Path(key).exists():
+    if not keep_ids and _begun(out) and any(out.glob("sub-*")) and not key.exists():
         raise BadInput(f"{key} not found: {out} was begun with a key; give the same, or name a new folder.")
+    if (out / "participants.tsv").exists():
+        read_table(out / "participants.tsv", required=["participant_id"])
 
 
 def _pattern(tumour: str) -> None:
@@ -187,9 +204,16 @@ def _numbered(patients: list[str], key: Path) -> dict[str, str]:
     """PatientID to a running number, in an order that tells nothing of the id; the key file remembers."""
     names = {}
     if key.exists():
-        table = pd.read_csv(key, sep="\t", dtype=str, keep_default_na=False)
-        if list(table.columns) != ["patient_id", "participant_id"]:
-            raise BadInput(f"{key} is no key of this command; name a new file.")
+        try:
+            table = pd.read_csv(key, sep="\t", dtype=str, keep_default_na=False)
+        except ValueError:  # empty, not text, or of other columns in each row
+            table = pd.DataFrame()
+        known = list(table.columns) == ["patient_id", "participant_id"] and all(table.nunique() == len(table))
+        if not known or not table["participant_id"].str.fullmatch(r"sub-\d+").all():
+            raise BadInput(
+                f"{key} is no key of this command, expected patient_id and participant_id (sub-001 …), each once; "
+                "put the key back as it was, or name a new file."
+            )
         names = dict(zip(table["patient_id"], table["participant_id"], strict=True))
     new = sorted(set(patients) - set(names), key=lambda patient: sha256(patient.encode()).hexdigest())
     last = max((int(name.removeprefix("sub-")) for name in names.values()), default=0)
@@ -217,7 +241,8 @@ def _patient(out: Path, name: str, mine: list[Series], annotations: list, choice
             try:
                 chosen[day, kind] = _image(series, annotations, choice)
             except BadInput as error:
-                lines.append(f"{name}: left out {error}")
+                told = str(error).removeprefix(f"{series.name}: ").removesuffix(".")
+                lines.append(f"{name}: left out {series.name}: {told}")
     if choice.deface == "skull":
         lines += _stripped(name, chosen)
     if not chosen:
@@ -237,14 +262,15 @@ def _image(series: Series, annotations: list, choice: Choice) -> Image:
         values, facts = values * np.float32(factor), {"Units": "g/mL", "SUVType": "BW", "SUVFrom": kind}
     elif series.head.Modality == "CT":
         facts = {"Units": "HU"}
-    mask, drawn = None, []
+    mask, drawn, others = None, [], []
     for path, head in masks.annotations_of(series, annotations):
         matching = masks.regions(head, choice.tumour)
+        others += masks.regions(head, "").values()
         if matching:
             one = masks.mask_of(path, head, list(matching), affine, values.shape)
             mask = one if mask is None else mask | one
             drawn += matching.values()
-    return Image(series, _compact(values), _TO_RAS @ affine, mask, drawn, facts_of(series.head, facts))
+    return Image(series, _compact(values), _TO_RAS @ affine, mask, drawn or others, facts_of(series.head, facts))
 
 
 def _rank(series: Series, annotations: list, tumour: str) -> tuple:
@@ -291,11 +317,11 @@ def _write_patient(part: Path, name: str, chosen: dict) -> list[str]:
         stem = "_".join(filter(None, [name, session, kind]))
         _save(folder / f"{stem}.nii.gz", image.values, image.affine)
         _write(folder / f"{stem}.json", json.dumps(image.facts, indent=2, ensure_ascii=False) + "\n")
-        told = "no mask: no region matches --tumour"
+        names = " + ".join(dict.fromkeys(image.regions))
+        told = f"no mask: no region matches --tumour ({names})" if names else "no mask: no RTSTRUCT or SEG is of it"
         if image.mask is not None:
             _save(folder / f"{stem}_dseg.nii.gz", image.mask.astype(np.uint8), image.affine)
-            drawn = " + ".join(dict.fromkeys(image.drawn))
-            told = f"mask from {drawn}" if image.mask.any() else f"EMPTY mask: {drawn} lies outside the image"
+            told = f"mask from {names}" if image.mask.any() else f"EMPTY mask: nothing of {names} lies in the image"
         lines.append(f"{stem}: {image.values.shape[2]} slices, {told}")
     if len(days) > 1:
         sessions = [(f"ses-{number}", privacy.days_between(days[0], day)) for number, day in enumerate(days, 1)]
@@ -307,8 +333,8 @@ def _write_patient(part: Path, name: str, chosen: dict) -> list[str]:
 def _tables(out: Path, written: dict[str, dict]) -> list[str]:
     """participants.tsv as a skeleton, unless there is one; dseg.tsv and participants.json beside it."""
     if (out / "participants.tsv").exists():
-        have = pd.read_csv(out / "participants.tsv", sep="\t", dtype=str)["participant_id"]
-        new = sorted(set(written) - set(have))
+        have = read_table(out / "participants.tsv")["participant_id"].str.removeprefix("sub-")
+        new = sorted(set(written) - set("sub-" + have))
         return [f"participants.tsv is kept as it is; add {', '.join(new)}"] if new else []
     table = pd.DataFrame([{"participant_id": name, **told} for name, told in sorted(written.items())])
     table[["time_days", "event"]] = np.nan

@@ -19,6 +19,7 @@ from survpack.figures.style import (
     WIDTH,
     feature_name,
     group_styles,
+    shorten,
     tidy,
     unit_of_time,
     wrap,
@@ -41,15 +42,17 @@ def flow(steps: list[dict], splits: dict[str, dict]) -> Figure:
     excluded = [step for step in steps[1:] if step["excluded"]]
     last = 1 + len(excluded)
     rows = 1 + last + bool(splits)
-    figure = Figure(figsize=(WIDTH, 0.92 * rows))
+    texts = [f"{_count(step['excluded'])} excluded\ndid not meet: {step['step']}" for step in excluded]
+    lines = max([3, *(1 + _wrapped(text, 4.8).count("\n") for text in texts)])  # as high as the longest step needs
+    figure = Figure(figsize=(WIDTH, 0.92 * rows * (lines / 3)))
     axes = figure.add_subplot(xlim=(0, 10), ylim=(-rows + 0.55, 0.45))
     axes.axis("off")
     centre = 3.2 if excluded else 5.0
     _arrow(axes, (centre, 0), (centre, 0.33 - last))
     _box(axes, centre, 0, f"{_count(steps[0]['remaining'])}\n{steps[0]['step']}", 3.6)
-    for row, step in enumerate(excluded, start=1):
+    for row, text in enumerate(texts, start=1):
         _arrow(axes, (centre, -row), (5.1, -row))
-        _box(axes, 7.5, -row, f"{_count(step['excluded'])} excluded\ndid not meet: {step['step']}", 4.8)
+        _box(axes, 7.5, -row, text, 4.8)
     _box(axes, centre, -last, f"{_count(steps[-1]['remaining'])}\nin the study", 3.6)
     width = min(3.2, 10 / max(len(splits), 1))
     left = np.clip(centre - width * len(splits) / 2, 0, 10 - width * len(splits))
@@ -58,8 +61,9 @@ def flow(steps: list[dict], splits: dict[str, dict]) -> Figure:
         axes.plot([centre, centre, x], [-last - 0.33, -last - 0.5, -last - 0.5], color=MUTED, lw=1, zorder=0)
         _arrow(axes, (x, -last - 0.5), (x, -last - 0.67))
         share = f" ({facts['events'] / facts['n']:.0%})" if facts["n"] else ""
+        events = _count(facts["events"], "event") + share
         title = {"development": "Development"}.get(name, SPLITS.get(name, tidy(name)))
-        _box(axes, x, -last - 1, f"{title}\n{_count(facts['n'])}\n{facts['events']} events{share}", width - 0.25)
+        _box(axes, x, -last - 1, f"{title}\n{_count(facts['n'])}\n{events}", width - 0.25)
     return figure
 
 
@@ -80,7 +84,7 @@ def kaplan_meier(outcome: pd.DataFrame, by: str | None = None) -> Figure:
     axes, below = figure.subplots(2, height_ratios=[2.9, below_height])
     draw_survival(axes, below, groups)
     handles = [Line2D([], [], color=colour, ls=dash) for colour, dash in group_styles(len(groups))]
-    names = [f"{name}: {events_of(rows)} events" for name, rows in groups.items()]
+    names = [f"{shorten(name, 60)}: {events_of(rows)} events" for name, rows in groups.items()]
     title = f"{tidy(by)} ({log_rank(groups)})" if by is not None else None
     figure.legend(handles, names, loc="outside upper left", title=title, alignment="left")
     axes.set_ylabel("Survival probability")
@@ -130,7 +134,9 @@ def missingness(table: pd.DataFrame) -> Figure:
     """
     names = table["what"].unique().tolist()
     sites = [site for site in table["site"].unique() if site]
-    figure = Figure(figsize=(WIDTH, 0.3 * len(names) + 1.1))
+    shown = ["All patients", *(shorten(site, 30) for site in sites)]
+    columns = min(5, len(shown), max(1, 75 // (6 + max(map(len, shown)))))
+    figure = Figure(figsize=(WIDTH, 0.3 * len(names) + 1.1 + 0.2 * ((len(shown) - 1) // columns)))
     axes = figure.add_subplot(ylim=(len(names) - 0.45, -0.55))
     table = table.assign(share=100 * table["missing"] / table["patients"])
     whole = table[table["site"] == ""].set_index("what").loc[names]
@@ -147,7 +153,7 @@ def missingness(table: pd.DataFrame) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set(xlim=(0, max(5, 1.08 * table["share"].max())), xlabel="Missing, % of patients")
-    figure.legend(handles, ["All patients", *sites], loc="outside upper left", ncols=min(5, 1 + len(sites)))
+    figure.legend(handles, shown, loc="outside upper left", ncols=columns)
     return figure
 
 
@@ -182,8 +188,11 @@ def recovery(table: pd.DataFrame) -> Figure:
 
 def _box(axes, x: float, y: float, text: str, width: float) -> None:
     axes.add_patch(Rectangle((x - width / 2, y - 0.33), width, 0.66, fc="white", ec=MUTED, lw=0.9))
-    wrapped = "\n".join(wrap(line, int(width * 8.2)) for line in text.split("\n"))
-    axes.text(x, y, wrapped, ha="center", va="center", linespacing=1.25)
+    axes.text(x, y, _wrapped(text, width), ha="center", va="center", linespacing=1.25)
+
+
+def _wrapped(text: str, width: float) -> str:
+    return "\n".join(wrap(line, int(width * 8.2)) for line in text.split("\n"))
 
 
 def _arrow(axes, start: tuple, end: tuple) -> None:
@@ -191,5 +200,5 @@ def _arrow(axes, start: tuple, end: tuple) -> None:
                   zorder=0)  # fmt: skip
 
 
-def _count(number: int) -> str:
-    return f"{number} patient{'' if number == 1 else 's'}"
+def _count(number: int, what: str = "patient") -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
