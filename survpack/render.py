@@ -108,7 +108,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
     titles = [one["title"] for one in facts]
     return {
         "cohorts_phrase": _count(len(titles), "cohort"),
-        "cohort_titles": _plain(_listed(titles)),
+        "cohort_titles": _plain("; ".join(titles)),  # titles have commas of their own
         "models_phrase": _count(len(models), "model"),
         "patients": amount(sum(one["n"] for one in facts)),
         "events": amount(sum(one["events"] for one in facts)),
