@@ -120,12 +120,12 @@ def read_image(path: str, pixel: int = sitk.sitkUnknown) -> sitk.Image:
 def at_baseline(images: pd.DataFrame) -> pd.DataFrame:
     """One image a patient and modality, the nearest to baseline: a follow-up scan must not tell of the outcome.
 
-    What was taken over `BASELINE_DAYS` after the patient's nearest image is follow-up, even where it is the only one
-    of its modality. A day that is not known comes last.
+    What was taken in another session, over `BASELINE_DAYS` after the patient's nearest image, is follow-up, even where
+    it is the only one of its modality. A day that is not known comes last.
     """
     nearest = images.sort_values("day", key=abs, kind="stable")
-    first = nearest.groupby("patient_id")["day"].transform("first")
-    follow_up = nearest["day"] > first + BASELINE_DAYS
+    first = nearest.groupby("patient_id")[["day", "session"]].transform("first")
+    follow_up = (nearest["day"] > first["day"] + BASELINE_DAYS) & (nearest["session"] != first["session"])
     return nearest[~follow_up].drop_duplicates(["patient_id", "modality"]).sort_index()
 
 

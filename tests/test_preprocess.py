@@ -255,13 +255,15 @@ def test_a_cohort_of_masks_only_has_no_image_channel(tmp_path):
 def test_of_several_visits_the_nearest_to_baseline_is_cropped_and_an_unknown_day_comes_last():
     days = {"a": [90.0, -3.0, np.nan], "b": [np.nan, 30.0, 5.0]}
     images = pd.DataFrame([(p, "ct", k, day) for p in days for k, day in enumerate(days[p])],
-                          columns=["patient_id", "modality", "visit", "day"])  # fmt: skip
-    images = pd.concat([images, pd.DataFrame([("a", "pt", 0, 90.0)], columns=images.columns)], ignore_index=True)
+                          columns=["patient_id", "modality", "session", "day"])  # fmt: skip
+    late, work_up = ("a", "pt", 0, 90.0), ("b", "pt", 2, 45.0)
+    images = pd.concat([images, pd.DataFrame([late, work_up], columns=images.columns)], ignore_index=True)
     chosen = at_baseline(images)
-    assert chosen[["patient_id", "modality", "visit"]].values.tolist() == [
+    assert chosen[["patient_id", "modality", "session"]].values.tolist() == [
         ["a", "ct", 1],
         ["b", "ct", 2],
-    ]  # the PET of day 90 is follow-up: "a" has none
+        ["b", "pt", 2],  # forty days after the CT, but of the same session
+    ]  # the PET of day 90 is of another: "a" has none
 
 
 def test_what_is_saved_is_read_back_without_pickle(tmp_path):
