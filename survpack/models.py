@@ -392,16 +392,20 @@ def build(name: str, params: Params):
     BadInput
         For a name that is not in `MODELS`.
     """
+    _require_name(name)
+    return MODELS[name](params)
+
+
+def _require_name(name: str) -> None:
     if name not in MODELS:
         raise BadInput(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
-    return MODELS[name](params)
 
 
 def require_known(params: Params) -> None:
     """Raise BadInput where params.yaml names a model that does not exist, or explains one that is not fitted."""
     named = [*params.models, *params.scores.shown, *(model for pair in params.scores.compare for model in pair)]
     for name in [*named, params.explain.model, params.explain.shap_model]:
-        build(name, params)
+        _require_name(name)
     for key in ("model", "shap_model"):
         if getattr(params.explain, key) not in params.models:
             raise BadInput(

@@ -23,29 +23,6 @@ _SAMPLES = 64  # voxels an axis that the signature looks at
 _FLIPS = [axes for many in range(4) for axes in combinations((0, 1, 2), many)]
 
 
-def hashes(images: pd.DataFrame) -> pd.DataFrame:
-    """Read every image once and hash it; a mask where there is no image.
-
-    Parameters
-    ----------
-    images : DataFrame
-        As `Cohort.images`.
-
-    Returns
-    -------
-    DataFrame
-        `patient_id`, `session`, `modality`, `sha`, `signature` (hex); the last two empty where `fingerprint` tells
-        nothing.
-    """
-    rows = []
-    for row in images.itertuples():
-        image = nib.load(row.path or row.mask_path)
-        values = np.asarray(image.dataobj)
-        told = fingerprint(values, image.affine, None if row.path else filled(values))
-        rows.append([row.patient_id, row.session, row.modality, *told])
-    return pd.DataFrame(rows, columns=HASHES)
-
-
 def fingerprint(values: np.ndarray, affine: np.ndarray, drawn: tuple | None = None) -> tuple[str, str]:
     """Exact hash and signature of a volume, its axes put in the order of the patient's.
 
@@ -97,7 +74,7 @@ def duplicates(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As `hashes` gives it.
+        As `scans.examine` gives it: `HASHES`, the last two empty where `fingerprint` tells nothing.
 
     Returns
     -------

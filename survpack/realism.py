@@ -13,8 +13,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from survpack.adapters import places
 from survpack.cohort import IMAGES, Cohort
+from survpack.numbers import interval_text
 from survpack.preprocess import at_baseline
-from survpack.slices import contact, panel, volume
+from survpack.slices import contact, panel, spread, volume
 
 BRAIN = "BraTS-MET-00110-000"
 TRUNK = "STS_037"  # a shoulder: its box reaches into the lung
@@ -97,18 +98,11 @@ def contrasts(real: pd.DataFrame, cohort: Cohort, patients: int = 6) -> pd.DataF
 def contrasts_text(table: pd.DataFrame) -> pd.DataFrame:
     """`contrasts` as the report prints it."""
     digits = [0 if measure in (*PEAKS, "bone", "noise") else 2 for measure in table["measure"]]
-
-    def text(value: float, places: int) -> str:
-        return "–" if pd.isna(value) else f"{value:.{places}f}".replace("-", "−")
-
-    phantom = [
-        f"{text(row.median, places)} ({text(row.low, places)} to {text(row.high, places)})"
-        for row, places in zip(table.itertuples(), digits, strict=True)
-    ]
+    phantom = table[["median", "low", "high"]].rename(columns={"median": "estimate"}).to_dict("records")
     return pd.DataFrame({
         "Measure": table["measure"].map(MEASURES),
-        "Real scan": [text(value, places) for value, places in zip(table["real"], digits, strict=True)],
-        "Phantom, median (range)": phantom,
+        "Real scan": [interval_text({"estimate": one}, n) or "–" for one, n in zip(table["real"], digits, strict=True)],
+        "Phantom, median (range)": [interval_text(one, n) or "–" for one, n in zip(phantom, digits, strict=True)],
     })  # fmt: skip
 
 
@@ -161,8 +155,7 @@ def _voxels(images: pd.DataFrame, *, whole: bool = False) -> dict[str, np.ndarra
 def _scans(real: pd.DataFrame, cohort: Cohort, patients: int):
     yield "real", real
     images = at_baseline(cohort.images)
-    ids = images["patient_id"].unique()
-    for patient in ids[np.unique(np.linspace(0, len(ids) - 1, patients).round().astype(int))]:
+    for patient in spread(images["patient_id"].unique().tolist(), patients):
         yield patient, images[images["patient_id"] == patient]
 
 

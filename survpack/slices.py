@@ -81,6 +81,11 @@ def panel(row, tumour: list[int], *, title: str = "", field_mm: float | None = N
     return {**seen, **about, "title": title}
 
 
+def spread(ids: list, count: int) -> list:
+    """`count` of `ids`, evenly over the list; all of a shorter one."""
+    return [ids[at] for at in np.unique(np.linspace(0, len(ids) - 1, count).round().astype(int))] if ids else []
+
+
 def contact(cohort: Cohort, patients: int = 6) -> list[list[dict]]:
     """A column a patient, a panel a modality, at baseline.
 
@@ -90,10 +95,8 @@ def contact(cohort: Cohort, patients: int = 6) -> list[list[dict]]:
     images = at_baseline(cohort.images)
     present = [name for name in ORDER if name in set(images["modality"])]
     ids = cohort.participants["patient_id"]
-    ids = ids[ids.isin(images["patient_id"])].tolist()
-    chosen = [ids[at] for at in np.unique(np.linspace(0, len(ids) - 1, patients).round().astype(int))] if ids else []
     columns = []
-    for patient in chosen:
+    for patient in spread(ids[ids.isin(images["patient_id"])].tolist(), patients):
         rows = {row.modality: row for row in images[images["patient_id"] == patient].itertuples()}
         columns.append([_or_none(rows.get(name), cohort.tumour_labels, patient) for name in present])
     return columns

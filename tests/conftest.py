@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from survpack import params as params_module
+from survpack import paths
 from survpack.cohort import Cohort
 from survpack.models import Patients
 from survpack.paths import CohortPaths
@@ -62,6 +63,16 @@ class Elsewhere(CohortPaths):
     @property
     def derived(self) -> Path:
         return self.root
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch) -> Path:
+    """An empty data/raw, and nothing elsewhere."""
+    monkeypatch.setattr(paths, "RAW", tmp_path / "raw")
+    monkeypatch.setattr(paths, "DERIVED", tmp_path / "derived")
+    monkeypatch.delenv("SURVPACK_DATA", raising=False)
+    paths.RAW.mkdir()
+    return paths.RAW
 
 
 @pytest.fixture(scope="session")

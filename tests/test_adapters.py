@@ -11,7 +11,7 @@ import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
 
-from survpack import adapters, paths
+from survpack import adapters
 from survpack.adapters import bids, kits, sts
 from survpack.cohort import IMAGES
 from survpack.errors import BadInput
@@ -23,16 +23,6 @@ SERIES = ("CT", "MR_T1", "PET")
 @pytest.fixture
 def params() -> Params:
     return load()
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    """An empty data/raw, and nothing elsewhere."""
-    monkeypatch.setattr(paths, "RAW", tmp_path / "raw")
-    monkeypatch.setattr(paths, "DERIVED", tmp_path / "derived")
-    monkeypatch.delenv("SURVPACK_DATA", raising=False)
-    paths.RAW.mkdir()
-    return paths.RAW
 
 
 def with_choices(params: Params, **choices) -> Params:

@@ -25,15 +25,6 @@ def params() -> Params:
     return load()
 
 
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    """An empty data/raw, and nothing elsewhere."""
-    monkeypatch.setattr(paths, "RAW", tmp_path / "raw")
-    monkeypatch.delenv("SURVPACK_DATA", raising=False)
-    paths.RAW.mkdir()
-    return paths.RAW
-
-
 # --- the miniature trees: converted DICOM sets, one patient of each without a mask
 
 

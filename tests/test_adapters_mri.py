@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from miniature import mask, scan
 
-from survpack import adapters, paths
+from survpack import adapters
 from survpack.adapters import lumiere, mri, openbtai, proteas, ucsf_pdgm, upenn_gbm
 from survpack.adapters.reading import DAYS
 from survpack.cohort import IMAGES
@@ -29,15 +29,6 @@ RHUH_HEADER = ["Patient ID", "Days from earliest imaging to surgery ", "Age", "S
 @pytest.fixture
 def params() -> Params:
     return load()
-
-
-@pytest.fixture
-def raw(tmp_path, monkeypatch):
-    """An empty data/raw, and nothing elsewhere."""
-    monkeypatch.setattr(paths, "RAW", tmp_path / "raw")
-    monkeypatch.delenv("SURVPACK_DATA", raising=False)
-    paths.RAW.mkdir()
-    return paths.RAW
 
 
 def sequences(folder: Path, names, end: str = ".nii.gz"):

@@ -61,10 +61,10 @@ def find_raw(name: str) -> Path:
     if name in phantom.PHANTOMS:
         raise BadInput(f"Cohort '{name}' is a phantom and has no raw data: it is made by running the study.")
     adapter = _adapter(name)
-    found = next(_folders(name, adapter), None)
-    if found:
+    folders = adapter.FOLDERS or (name,)
+    if found := _present(folders):
         return found
-    folders, source = adapter.FOLDERS, adapter.SOURCE
+    source = adapter.SOURCE
     raise BadInput(
         f"No data for cohort '{name}': fetch {source.title} ({source.patients} patients, {source.size}, "
         f"{source.licence}) from {source.url} ({source.instructions}) and put the folder, or a link to it, "
@@ -173,7 +173,7 @@ def _adapter(name: str) -> ModuleType:
     bids = import_module("survpack.adapters.bids")
     if name in phantom.PHANTOMS:
         return bids
-    folder = next((place / name for place in places() if (place / name).is_dir()), None)
+    folder = _present([name])
     if folder is None:
         own = sorted({path.parent.name for kind in OWN for path in paths.RAW.glob(f"*/{OWN[kind]}")})
         raise BadInput(
@@ -189,11 +189,9 @@ def _adapter(name: str) -> ModuleType:
     )
 
 
-def _folders(name: str, adapter: ModuleType):
-    for place in places():
-        for folder in adapter.FOLDERS or (name,):
-            if (place / folder).is_dir():
-                yield place / folder
+def _present(folders) -> Path | None:
+    """The first of `folders` that is there."""
+    return next((place / folder for place in places() for folder in folders if (place / folder).is_dir()), None)
 
 
 def places() -> list[Path]:
