@@ -1,4 +1,4 @@
-"""Command line: python -m survpack report · run · render · check · new · dicom · fetch."""
+"""Command line: python -m survpack report · run · render · conformance · check · new · dicom · fetch."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
 
     render = commands.add_parser("render", help="the page from what the pipeline wrote")
     render.set_defaults(command=_render)
+
+    conformance = commands.add_parser("conformance", help="our features against the IBSI reference values")
+    conformance.set_defaults(command=_conformance)
 
     check = commands.add_parser("check", help="everything that is wrong with a cohort, and how to mend it")
     check.add_argument("cohorts", nargs="+", metavar="cohort", help="a name or a folder; of several, overlaps too")
@@ -80,6 +83,12 @@ def _render(given) -> None:
     from survpack import params, render
 
     print(render.render(params.load().cohorts))
+
+
+def _conformance(given) -> None:
+    from survpack import conformance
+
+    print(conformance.write().to_string(index=False))
 
 
 def _check(given) -> int:

@@ -1,117 +1,345 @@
-"""Numbers of a lesion: volumes and ratios in physical units, shape, and a basic radiomic set."""
+"""From a cohort's scans to its table of biomarkers: every region of every image, remembered by content."""
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from joblib import Parallel, delayed
+from scipy import ndimage
 from tqdm import tqdm
 
+from survpack import grids, lesions, normalise, preprocess, radiomics
 from survpack.cohort import TUMOUR, Cohort
-from survpack.params import Biomarkers, per_cohort
-from survpack.preprocess import at_baseline, read_image, tumour_of
+from survpack.params import Params, per_cohort
+from survpack.paths import CohortPaths, written_whole
+from survpack.robustness import ORIGINAL, PERTURBATIONS, applicable, rng_of
 
 RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
+CONTROLS = ("shuffled", "noise")
+CONTROLLED = "tumour"  # the region whose controls are measured: noise in every compartment would know all their volumes
+NOISE = {"mr": (0.0, 1.0), "ct": (40.0, 100.0), "pt": (5.0, 2.0)}  # mean and spread, the same for every patient
+NOTES = ["patient_id", "region", "sequence", "reason"]
+CODE = ("biomarkers", "lesions", "radiomics", "preprocess", "normalise", "grids", "robustness")
+NAME = (
+    r"^rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9]+))?_)?"
+    r"(?P<tag>(?:morph|stat|ih|cm|rlm|szm|ngl|ngt)_.+)$"
+)
+MARGIN_MM = 20  # around the regions, in which they are perturbed
+SMALLEST_LESION = 27  # voxels of a lesion that is measured by itself
 
 
-def extract(cohort: Cohort, params: Biomarkers) -> pd.DataFrame:
-    """All biomarkers of a cohort, one row a patient, indexed by `patient_id`.
+@dataclass(frozen=True)
+class Biomarkers:
+    """What stage 02 measures of a cohort.
 
-    Volumes come from the first mask of a patient at baseline, on its native grid. Diameter, sphericity and the
-    other shapes are those of the largest lesion, intensity and texture those of the whole tumour,
-    both on isotropic voxels. A feature that cannot be computed (a lesion smaller
-    than two voxels, say) is NaN.
+    Attributes
+    ----------
+    features : DataFrame, one row a patient, indexed by `patient_id`
+        Lesion biomarkers, then `rad_<region>_<sequence>_<tag>`. NaN is explained in `notes`.
+    shuffled, noise : DataFrame
+        Intensity and texture of the tumour again, from voxels shuffled within it, and from noise in their place.
+    perturbed : DataFrame, indexed by (`patient_id`, `perturbation`)
+        Some development patients, `original` and under each perturbation.
+    notes : DataFrame
+        `patient_id`, `region`, `sequence`, `reason`: why a value is missing or what was taken out.
     """
-    spacing = per_cohort(params.spacing_mm, cohort.name)
-    groups = dict(tuple(at_baseline(cohort.images).groupby("patient_id", sort=False)))
-    patients = cohort.participants["patient_id"].tolist()
-    bar = tqdm(patients, desc=f"{cohort.name}: biomarkers", mininterval=2)
-    rows = Parallel(n_jobs=-1)(
-        delayed(_extract_patient)(groups[patient], cohort.labels, spacing, params.bin_count) for patient in bar
-    )
-    table = pd.DataFrame(rows, index=pd.Index(patients, name="patient_id")).astype(float)
-    return table.dropna(axis=1, how="all")
+
+    features: pd.DataFrame
+    shuffled: pd.DataFrame
+    noise: pd.DataFrame
+    perturbed: pd.DataFrame
+    notes: pd.DataFrame
+
+    def save(self, folder: Path) -> None:
+        """Four parquet files and a CSV, whole or not at all."""
+        with written_whole(folder) as part:
+            part.mkdir(parents=True)
+            for name in ("features", "shuffled", "noise", "perturbed"):
+                getattr(self, name).to_parquet(part / f"{name}.parquet")
+            self.notes.to_csv(part / "notes.csv", index=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Biomarkers:
+        tables = {
+            name: pd.read_parquet(folder / f"{name}.parquet") for name in ("features", "shuffled", "noise", "perturbed")
+        }
+        return cls(**tables, notes=pd.read_csv(folder / "notes.csv", keep_default_na=False))
 
 
-def lesion_volumes(mask: np.ndarray, voxel_ml: float, labels: dict[int, str]) -> dict[str, float]:
-    """Volume of every compartment and their ratios.
+def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarkers:
+    """Measure every patient of a cohort, and some of the development set again under perturbations.
+
+    Lesion biomarkers and shape come from the first mask of a patient at baseline, on its native and on the isotropic
+    grid; intensity and texture from each image with its own mask. What was measured before of the same files with
+    the same choices and code is read from `data/derived/<cohort>/remembered`.
 
     Parameters
     ----------
-    mask : ndarray of int, shape (x, y, z)
-    voxel_ml : float
-        Volume of one voxel, mL.
-    labels : dict of int to str
-
-    Returns
-    -------
-    dict
-        `<label>_ml`, `tumour_ml` (enhancing and necrosis, or the one tumour label) and, where
-        these labels exist, `oedema_to_tumour` and `necrosis_fraction` (NaN without tumour).
+    development : list of str
+        Patients among whom those for the robustness are drawn.
     """
-    counts = dict.fromkeys(labels.values(), 0.0)  # several numbers may mean one thing: a set that numbers its lesions
-    for number, voxels in zip(*np.unique(mask, return_counts=True), strict=True):
-        if number in labels:
-            counts[labels[number]] += int(voxels) * voxel_ml
-    tumour = sum(volume for meaning, volume in counts.items() if meaning in TUMOUR)
-    found = {f"{meaning}_ml": volume for meaning, volume in counts.items()} | {"tumour_ml": tumour}
-    if "oedema" in counts:
-        found["oedema_to_tumour"] = counts["oedema"] / tumour if tumour else np.nan
-    if "necrosis" in counts:
-        found["necrosis_fraction"] = counts["necrosis"] / tumour if tumour else np.nan
-    return found
-
-
-def lesion_count(tumour: sitk.Image, smallest_ml: float = 0.01) -> int:
-    """Connected components (faces, edges or corners touching) of at least `smallest_ml`."""
-    statistics = sitk.LabelShapeStatisticsImageFilter()
-    statistics.Execute(sitk.ConnectedComponent(tumour, True))
-    return sum(statistics.GetPhysicalSize(label) >= 1000 * smallest_ml for label in statistics.GetLabels())
-
-
-def radiomics(image: sitk.Image, tumour: sitk.Image, spacing: float, bin_count: int, families) -> dict[str, float]:
-    """Radiomic features of one region on isotropic voxels, by flash-radiomics (pyradiomics' names).
-
-    The library's `preprocess_case` and `extract_from_preprocessed` are used because its `execute`
-    always writes an HDF5 file into the working folder.
-    """
-    from flash_radiomics import featureextractor
-
-    logging.getLogger("flash_radiomics").setLevel(logging.ERROR)
-    extractor = featureextractor.RadiomicsFeatureExtractor(
-        resampledPixelSpacing=[spacing] * 3, binCount=bin_count, preCrop=True, additionalInfo=False
+    images = dict(tuple(preprocess.at_baseline(cohort.images).groupby("patient_id", sort=False)))
+    patients = cohort.participants["patient_id"].tolist()
+    some = _drawn(development, params)
+    changes = applicable(params.robustness.perturbations, (cohort.images["path"] != "").any())
+    tasks = [(patient, "") for patient in patients] + [(patient, how) for patient in some for how in changes]
+    bar = tqdm(tasks, desc=f"{cohort.name}: biomarkers", mininterval=2)
+    measure = partial(measure_patient, labels=cohort.labels, params=params, name=cohort.name)
+    found = Parallel(n_jobs=-1)(delayed(measure)(images[patient], change=how) for patient, how in bar)
+    real = dict(zip(tasks, found, strict=True))
+    index = pd.Index(patients, name="patient_id")
+    tables = {
+        which: pd.DataFrame([real[patient, ""][which] for patient in patients], index).astype(float)
+        for which in ("features", *CONTROLS)
+    }
+    tables["features"] = tables["features"].dropna(axis=1, how="all")
+    regions = regions_of(cohort.labels, params.biomarkers.regions).values()
+    organs = {meaning for number, meaning in cohort.labels.items() if not any(number in own for own in regions)}
+    notes = [(patient, *note) for patient in patients for note in real[patient, ""]["notes"]]
+    return Biomarkers(
+        **tables,
+        perturbed=_perturbed(real, some, changes, tables["features"].columns, organs),
+        notes=pd.DataFrame(notes, columns=NOTES).drop_duplicates(ignore_index=True),
     )
-    extractor.disableAllFeatures()
-    extractor.enableFeaturesByName(**{family: [] for family in families})
-    try:
-        values = extractor.extract_from_preprocessed(extractor.preprocess_case(image, tumour))
-    except ValueError:  # the region is too small for the library
-        return {}
-    return {name.removeprefix("original_"): float(value) for name, value in values.items()}
 
 
-def _extract_patient(rows: pd.DataFrame, labels: dict[int, str], spacing: float, bin_count: int) -> dict[str, float]:
-    tumour_labels = [number for number, meaning in labels.items() if meaning in TUMOUR]
-    mask = read_image(rows["mask_path"].iloc[0])
-    found = lesion_volumes(sitk.GetArrayViewFromImage(mask), float(np.prod(mask.GetSpacing())) / 1000, labels)
-    tumour = tumour_of(mask, tumour_labels)
-    largest = sitk.RelabelComponent(sitk.ConnectedComponent(tumour, True)) == 1  # sorted by size
-    shape = radiomics(largest, largest, spacing, bin_count, ["shape"])
-    found["lesions_found"] = lesion_count(tumour)
-    found["diameter_mm"] = shape.get("shape_Maximum3DDiameter", np.nan)
-    found["sphericity"] = shape.get("shape_Sphericity", np.nan)
-    found |= {f"{RADIOMIC}{name}": value for name, value in shape.items()}
-    for row in rows[rows["path"] != ""].itertuples():
-        image = read_image(row.path, sitk.sitkFloat32)
-        own = (
-            tumour
-            if row.mask_path == rows["mask_path"].iloc[0]
-            else tumour_of(read_image(row.mask_path), tumour_labels)
-        )
-        image = sitk.Resample(image, own, sitk.Transform(), sitk.sitkLinear)  # cut to the same box
-        features = radiomics(image, own, spacing, bin_count, ["firstorder", "glcm"])
-        found |= {f"{RADIOMIC}{row.modality}_{name}": value for name, value in features.items()}
+def measure_patient(
+    rows: pd.DataFrame, labels: dict[int, str], params: Params, name: str, change: str = "", controls: bool = True
+) -> dict:
+    """`features`, `shuffled`, `noise` (dicts) and `notes` of one patient's images.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The patient's rows of a cohort's `images`.
+    change : str
+        A perturbation of the robustness study, or none.
+    controls : bool
+        Whether the two negative controls are measured too; never of a perturbed patient.
+    """
+    remember = partial(_remembered, CohortPaths(name).remembered)
+    spacing = per_cohort(params.biomarkers.spacing_mm, name)
+    common = {"labels": labels, "spacing": spacing, "regions": params.biomarkers.regions, "change": change}
+    common |= {"orientation": params.preprocess.orientation, "resample": params.preprocess.resample.model_dump()}
+    common |= {"seed": params.robustness.seed if change else None, "patient": rows["patient_id"].iloc[0]}
+    parts = [remember(_shape, rows, common | {"shape": "morphology" in params.biomarkers.families})]
+    for place in np.flatnonzero(rows["path"] != ""):
+        row = rows.iloc[[place]]
+        kind = kind_of(row["modality"].iloc[0])
+        own = common | {"choice": getattr(params.preprocess, kind).model_dump(), "kind": kind}
+        own |= {"bins": params.biomarkers.bins[kind].model_dump()}
+        own |= {"controls": params.biomarkers.seed if controls and not change else None}
+        own |= {key: getattr(params.biomarkers, key) for key in ("families", "filters", "lesions")}
+        parts.append(remember(_sequence, row, own))
+    whole = {which: {} for which in ("features", *CONTROLS)}
+    for part in parts:
+        for which, values in whole.items():
+            values.update(part.get(which, {}))
+    return whole | {"notes": [note for part in parts for note in part["notes"]]}
+
+
+def regions_of(labels: dict[int, str], wanted: list[str]) -> dict[str, list[int]]:
+    """The numbers of a mask that make each region; without one that a cohort lacks or that is another by name."""
+    tumour = [number for number, meaning in labels.items() if meaning in TUMOUR]
+    parts = {part: [number for number, meaning in labels.items() if meaning == part] for part in set(labels.values())}
+    every = parts | {"tumour": tumour, "whole": tumour + parts.get("oedema", [])}
+    found: dict[str, list[int]] = {}
+    for region in wanted:
+        if every.get(region) and sorted(every[region]) not in map(sorted, found.values()):
+            found[region] = every[region]
     return found
+
+
+def described(columns) -> pd.DataFrame:
+    """What each column of the table is: `feature`, `region`, `sequence`, `filter`, `tag`, `family` ("lesion" if not radiomic)."""
+    found = pd.Series(list(columns), name="feature").str.extract(NAME).fillna("")
+    family = found["tag"].map(radiomics.names()["family"]).fillna("lesion")
+    return pd.concat([pd.Series(list(columns), name="feature"), found, family.rename("family")], axis=1)
+
+
+def kind_of(modality: str) -> str:
+    """`ct`, `pt` or `mr`: whose units the grey values are in."""
+    return modality if modality in ("ct", "pt") else "mr"
+
+
+def _shape(rows: pd.DataFrame, choice: dict) -> dict:
+    """Lesion biomarkers and shape features of the patient's first mask."""
+    first, regions = rows.iloc[0], regions_of(choice["labels"], choice["regions"])
+    mask = preprocess.read_image(first["mask_path"])
+    scans = {} if choice["change"] else _on_grid_of(mask, rows)
+    if choice["change"]:
+        image = preprocess.read_image(first["path"], sitk.sitkFloat32) if first["path"] else None
+        mask = _changed(image, mask, first["modality"], choice)[1]
+    found, reasons = lesions.measure(mask, choice["labels"], scans)
+    notes = [("lesion", "", reason) for reason in reasons]
+    if choice["shape"]:
+        wanted = _only(mask, regions)
+        _, grid, told = grids.on_one_grid(None, wanted, choice["spacing"], choice["resample"], choice["orientation"])
+        notes += [("", "", told)] if told else []
+        numbers = sitk.GetArrayFromImage(grid).transpose(2, 1, 0)
+        for region, members in regions.items():
+            values, reason = radiomics.morphology(np.isin(numbers, members), grid.GetSpacing())
+            found |= {f"{RADIOMIC}{region}_{tag}": value for tag, value in values.items()}
+            notes += [(region, "", reason)] if reason else []
+    return {"features": found, "notes": notes}
+
+
+def _sequence(row: pd.DataFrame, choice: dict) -> dict:
+    """Intensity and texture of every region in one image, and in its two controls."""
+    one, kind = row.iloc[0], choice["kind"]
+    image, mask, notes = _prepared(one, choice)
+    values, numbers = (sitk.GetArrayFromImage(volume).transpose(2, 1, 0) for volume in (image, mask))
+    low, high = choice["choice"].get({"ct": "range_hu", "pt": "range_suv"}.get(kind, ""), (None, None))
+    bins = radiomics.Bins(**choice["bins"], low=low if choice["bins"]["width"] else None)
+    families = [family for family in choice["families"] if family != "morphology"]
+    result = {which: {} for which in ("features", *CONTROLS)}
+    filtered = radiomics.filtered(values, mask.GetSpacing(), choice["filters"]) if choice["filters"] else {}
+    for region, members in regions_of(choice["labels"], choice["regions"]).items():
+        inside = np.isin(numbers, members)
+        if low is not None:
+            inside &= ~((values < low) | (values > high))  # what is not a number stays, to be told of
+        seen = {"features": values}
+        if choice["controls"] is not None and region == CONTROLLED:
+            seed = [choice["controls"], *f"{one.patient_id} {one.modality} {region}".encode()]
+            seen |= _controls(values, inside, NOISE[kind], np.random.default_rng(seed))
+        for which, volume in seen.items():
+            measured, reason = _over_lesions(volume, inside, mask.GetSpacing(), bins, families, choice["lesions"])
+            start = f"{RADIOMIC}{region}_{one.modality}"
+            result[which] |= {f"{start}_{tag}": value for tag, value in measured.items()}
+            if which == "features":
+                notes += [(region, one.modality, reason)] if reason else []
+        for filtering, volume in filtered.items():
+            own = radiomics.Bins(number=choice["bins"]["number"] or 32)  # a filter's output is in no unit
+            measured, _ = _over_lesions(volume, inside, mask.GetSpacing(), own, families, choice["lesions"])
+            start = f"{RADIOMIC}{region}_{one.modality}-{filtering}"
+            result["features"] |= {f"{start}_{tag}": value for tag, value in measured.items()}
+    return result | {"notes": notes}
+
+
+def _prepared(one, choice: dict) -> tuple[sitk.Image, sitk.Image, list]:
+    """Image and mask on one isotropic grid, grey values in their unit."""
+    mask = preprocess.read_image(one.mask_path)
+    image = preprocess.read_image(one.path, sitk.sitkFloat32)
+    notes = []
+    if choice["kind"] == "mr":
+        image, told = normalise.normalised(image, one.modality, choice["choice"])
+        notes.append(told)
+    if choice["change"]:
+        image, mask = _changed(image, mask, one.modality, choice)
+    wanted = _only(mask, regions_of(choice["labels"], choice["regions"]))
+    image, mask, told = grids.on_one_grid(image, wanted, choice["spacing"], choice["resample"], choice["orientation"])
+    return image, mask, [("", one.modality, note) for note in [*notes, told] if note]
+
+
+def _changed(image: sitk.Image | None, mask: sitk.Image, modality: str, choice: dict) -> tuple:
+    """One perturbation: noise of its own for every image, but one new contour, turn and shift for all."""
+    own = f"{choice['change']} {modality}" if choice["change"] == "noise" else choice["change"]
+    rng = rng_of(choice["seed"], choice["patient"], own)
+    if image is not None and not grids.same_grid(image, mask):
+        mask, _ = grids.mask_onto(mask, image)
+    mask = _only(mask, regions_of(choice["labels"], choice["regions"]))
+    image, mask = _near(image, mask)
+    return PERTURBATIONS[choice["change"]](image, mask, choice["labels"], rng)
+
+
+def _only(mask: sitk.Image, regions: dict[str, list[int]]) -> sitk.Image:
+    """The mask without labels that are of no region: a kidney is large, and not of the tumour."""
+    numbers = sitk.GetArrayFromImage(mask)
+    numbers[~np.isin(numbers, sorted({number for members in regions.values() for number in members}))] = 0
+    wanted = sitk.GetImageFromArray(numbers)
+    wanted.CopyInformation(mask)
+    return wanted
+
+
+def _near(image: sitk.Image | None, mask: sitk.Image) -> tuple[sitk.Image | None, sitk.Image]:
+    """Image and mask cut to the regions and what lies `MARGIN_MM` around them."""
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    if not inside.any():
+        return image, mask
+    places = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    margin = [int(np.ceil(MARGIN_MM / spacing)) for spacing in mask.GetSpacing()]
+    start = [int(max(own[0] - more, 0)) for own, more in zip(places, margin, strict=True)]
+    stop = [int(min(own[-1] + more + 1, n)) for own, more, n in zip(places, margin, mask.GetSize(), strict=True)]
+    size = [b - a for a, b in zip(start, stop, strict=True)]
+    return image and sitk.RegionOfInterest(image, size, start), sitk.RegionOfInterest(mask, size, start)
+
+
+def _controls(values: np.ndarray, inside: np.ndarray, noise: tuple, rng: np.random.Generator) -> dict:
+    """The region with its voxels in random order, and with noise in their place that is alike for everyone."""
+    shuffled, replaced = values.copy(), values.copy()
+    shuffled[inside] = rng.permutation(values[inside])
+    replaced[inside] = rng.normal(*noise, inside.sum())
+    return {"shuffled": shuffled, "noise": replaced}
+
+
+def _over_lesions(volume, inside, spacing, bins, families, rule: str) -> tuple[dict[str, float], str]:
+    """Features of a region of several lesions: of all voxels at once, the largest lesion, or the mean by volume."""
+    if rule == "pooled" or not inside.any():
+        return radiomics.features(volume, inside, spacing, bins, families)
+    parts, count = ndimage.label(inside, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    if rule == "largest" or sizes.max() < SMALLEST_LESION:
+        return radiomics.features(volume, parts == 1 + sizes.argmax(), spacing, bins, families)
+    own = [k for k in range(count) if sizes[k] >= SMALLEST_LESION]
+    each = [radiomics.features(volume, parts == k + 1, spacing, bins, families) for k in own]
+    table, weights = pd.DataFrame([values for values, _ in each]), sizes[own]
+    present = table.notna().to_numpy() * weights[:, None]
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(table.to_numpy() * weights[:, None], axis=0) / present.sum(axis=0)
+    return dict(zip(table, means.astype(float), strict=True)), "; ".join(sorted({told for _, told in each if told}))
+
+
+def _on_grid_of(mask: sitk.Image, rows: pd.DataFrame) -> dict[str, sitk.Image]:
+    """The patient's MR images that lie on the grid of the mask."""
+    scans = {}
+    for row in rows[rows["path"] != ""].itertuples():
+        if kind_of(row.modality) == "mr":
+            image = preprocess.read_image(row.path, sitk.sitkFloat32)
+            if grids.same_grid(image, mask):
+                scans[row.modality] = image
+    return scans
+
+
+def _drawn(development: list[str], params: Params) -> list[str]:
+    rng = np.random.default_rng(params.robustness.seed)
+    return sorted(rng.permutation(sorted(development))[: params.robustness.patients].tolist())
+
+
+def _perturbed(real: dict, some: list[str], changes: list[str], columns: pd.Index, organs) -> pd.DataFrame:
+    keys = [(patient, how) for patient in some for how in ("", *changes)]
+    index = pd.MultiIndex.from_tuples(
+        [(patient, how or ORIGINAL) for patient, how in keys], names=["patient_id", "perturbation"]
+    )
+    table = pd.DataFrame([real[key]["features"] for key in keys], index).reindex(columns=columns).astype(float)
+    return table.drop(columns=[f"{organ}_ml" for organ in organs if f"{organ}_ml" in table])
+
+
+def _remembered(folder: Path, measure, rows: pd.DataFrame, choice: dict) -> dict:
+    """`measure(rows, choice)`, or what it gave for the same files, choices and code."""
+    files = [_digest(path, Path(path).stat().st_mtime_ns) for path in [*rows["path"], *rows["mask_path"]] if path]
+    told = json.dumps([_code(), files, rows["modality"].tolist(), choice], sort_keys=True, default=str)
+    path = folder / f"{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    found = measure(rows, choice)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(found))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, changed: int = 0) -> str:
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code() -> list[str]:
+    return [version("z-rad")] + [_digest(str(Path(__file__).with_name(f"{module}.py"))) for module in CODE]

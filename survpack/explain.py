@@ -10,8 +10,9 @@ import pandas as pd
 from survpack.cohort import TUMOUR
 from survpack.errors import BadInput
 from survpack.metrics import concordance
-from survpack.models import Classical, Hybrid, Patients, chart_and_lesion
+from survpack.models import Classical, Hybrid, Patients, build, chart_and_lesion
 from survpack.preprocess import CropSet
+from survpack.study import TEST_FOLD, Study
 
 
 def permutation_importance(
@@ -36,23 +37,51 @@ def permutation_importance(
     DataFrame
         `feature`, `importance` (mean fall), `low`, `high`; most important first.
     """
-    rng = np.random.default_rng(seed)
+    falls = _falls(risk_of, parts, patients, repeats, np.random.default_rng(seed))
+    return _importance(falls, confidence)
+
+
+def _falls(risk_of, parts: dict, patients: Patients, repeats: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Fall of Harrell's C, a row a repeat, a column an input."""
     time, event = patients.outcome["time_days"].to_numpy(), patients.outcome["event"].to_numpy(dtype=bool)
-    falls = {name: [] for name in parts}
+    rows = []
     for _ in range(repeats):
         drawn = rng.choice(len(time), len(time))
         sample = {name: values[drawn] for name, values in parts.items()}
         whole = concordance(time[drawn], event[drawn], risk_of(sample))
+        rows.append({})
         for name in parts:
             shuffled = sample | {name: sample[name][rng.permutation(len(drawn))]}
-            falls[name].append(whole - concordance(time[drawn], event[drawn], risk_of(shuffled)))
+            rows[-1][name] = whole - concordance(time[drawn], event[drawn], risk_of(shuffled))
+    return pd.DataFrame(rows)
+
+
+def _importance(falls: pd.DataFrame, confidence: float) -> pd.DataFrame:
     tail = (1 - confidence) / 2
-    rows = [
-        (name, np.nanmean(fall), np.nanquantile(fall, tail), np.nanquantile(fall, 1 - tail))
-        for name, fall in falls.items()
-    ]
-    table = pd.DataFrame(rows, columns=["feature", "importance", "low", "high"])
+    columns = {"importance": falls.mean(), "low": falls.quantile(tail), "high": falls.quantile(1 - tail)}
+    table = pd.DataFrame(columns).rename_axis("feature").reset_index()
     return table.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def out_of_fold_importance(study: Study, model: str, *, repeats: int, confidence: float, seed: int) -> pd.DataFrame:
+    """`permutation_importance` of a classical model's columns, each fold's model on the patients it left out.
+
+    The folds are averaged repeat by repeat; a column that a fold's model does not see has no importance in it.
+    """
+    rng, each = np.random.default_rng(seed), []
+    for fold in sorted(set(study.splits["fold"]) - {TEST_FOLD}):
+        train, held = (study.patients.take(ids) for ids in study.fold(fold))
+        fitted_model = build(model, study.params).fit(train)
+        frame = fitted_model.read(held)
+
+        def risk_of(given: dict[str, np.ndarray], fitted_model=fitted_model, frame=frame) -> np.ndarray:
+            columns = pd.DataFrame(given).astype(frame.dtypes.to_dict())
+            return fitted_model.estimator.predict(fitted_model.prepare.transform(columns))
+
+        parts = {name: frame[name].to_numpy() for name in frame}
+        each.append(_falls(risk_of, parts, held, repeats, rng))
+    names = list(dict.fromkeys(name for falls in each for name in falls))
+    return _importance(sum(falls.reindex(columns=names).fillna(0) for falls in each) / len(each), confidence)
 
 
 def hybrid_importance(model: Hybrid, patients: Patients, **choices) -> pd.DataFrame:

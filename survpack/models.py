@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from survpack.biomarkers import RADIOMIC
+from survpack.biomarkers import RADIOMIC, Biomarkers
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
 from survpack.params import Params
@@ -32,6 +33,10 @@ class Patients:
     Attributes
     ----------
     outcome, clinical, biomarkers : DataFrame, indexed by patient_id, rows in one order
+    shuffled, noise : DataFrame, the same index
+        Radiomics of voxels in random order, and of noise: what the negative controls see.
+    perturbed : DataFrame, indexed by (patient_id, perturbation)
+        Biomarkers of some of them under perturbations of scan and mask.
     images, masks : ndarray, shape (n, channels, x, y, z)
     dictionary : dict
         Kinds and levels of the clinical columns.
@@ -40,25 +45,32 @@ class Patients:
     outcome: pd.DataFrame
     clinical: pd.DataFrame
     biomarkers: pd.DataFrame
+    shuffled: pd.DataFrame
+    noise: pd.DataFrame
+    perturbed: pd.DataFrame
     images: np.ndarray
     masks: np.ndarray
     dictionary: dict
 
     @classmethod
-    def of(cls, cohort: Cohort, biomarkers: pd.DataFrame, crops: CropSet) -> Patients:
+    def of(cls, cohort: Cohort, measured: Biomarkers, crops: CropSet) -> Patients:
         ids = cohort.participants["patient_id"]
-        if list(ids) != list(biomarkers.index) or list(ids) != crops.patient_ids:
+        if list(ids) != list(measured.features.index) or list(ids) != crops.patient_ids:
             raise BadInput(
                 f"{cohort.name}: participants, biomarkers and crops list other patients; run `dvc repro` to remake them."
             )
         outcome = cohort.outcome.set_index("patient_id")
-        return cls(outcome, cohort.covariates, biomarkers, crops.images, crops.masks, cohort.dictionary)
+        tables = (measured.features, measured.shuffled, measured.noise, measured.perturbed)
+        return cls(outcome, cohort.covariates, *tables, crops.images, crops.masks, cohort.dictionary)
 
     def take(self, ids) -> Patients:
         """The patients named, in that order; a KeyError for one who is not here."""
         at = [self.outcome.index.get_loc(one) for one in ids]
-        tables = {name: getattr(self, name).iloc[at] for name in ("outcome", "clinical", "biomarkers")}
-        return replace(self, **tables, images=self.images[at], masks=self.masks[at])
+        tables = {
+            name: getattr(self, name).iloc[at] for name in ("outcome", "clinical", "biomarkers", "shuffled", "noise")
+        }
+        perturbed = self.perturbed[self.perturbed.index.get_level_values("patient_id").isin(ids)]
+        return replace(self, **tables, perturbed=perturbed, images=self.images[at], masks=self.masks[at])
 
     @property
     def target(self) -> np.ndarray:
@@ -118,6 +130,32 @@ class OneNumber:
         return np.nan_to_num(self.read(patients).to_numpy(dtype=float), nan=self.typical)
 
 
+class Chosen:
+    """Biomarkers as a model sees them: chosen and harmonised by what was learnt in the training fold.
+
+    Parameters
+    ----------
+    read : callable
+        Patients to the columns to choose from.
+    chart : bool
+        With the chart beside them, which is never chosen from.
+    """
+
+    def __init__(self, read, params: Params, chart: bool = False):
+        self.read, self.choice, self.chart = read, params.selection, chart
+
+    def fit(self, patients: Patients) -> Chosen:
+        from survpack.selection import Selection
+
+        table = self.read(patients)
+        self.selection = Selection(self.choice).fit(table, patients.outcome["site"], patients.perturbed)
+        return self
+
+    def __call__(self, patients: Patients) -> pd.DataFrame:
+        table = self.selection.transform(self.read(patients), patients.outcome["site"])
+        return _beside(patients.clinical, table) if self.chart else table
+
+
 class Classical:
     """A scikit-survival estimator on columns that are imputed and scaled in the training fold."""
 
@@ -125,7 +163,7 @@ class Classical:
         self.read, self.estimator = read, estimator
 
     def fit(self, patients: Patients, label: str = "") -> Classical:
-        frame = self.read(patients)
+        frame = learn_columns(self.read, patients)
         self.prepare = prepare_table(frame, patients.dictionary)
         table = self.prepare.fit_transform(frame)
         self.estimator.fit(table, patients.target)
@@ -143,13 +181,13 @@ class Classical:
 class ElasticNet(Classical):
     """Cox elastic net; its penalty is chosen by cross-validation inside the training fold."""
 
-    def __init__(self, read, l1_ratio: float, inner_folds: int, seed: int):
-        self.read, self.l1_ratio, self.inner_folds, self.seed = read, l1_ratio, inner_folds, seed
+    def __init__(self, read, choice):
+        self.read, self.l1_ratio, self.inner_folds, self.seed = read, choice.l1_ratio, choice.inner_folds, choice.seed
 
     def fit(self, patients: Patients, label: str = "") -> ElasticNet:
         from sklearn.model_selection import StratifiedKFold
 
-        frame, target = self.read(patients), patients.target
+        frame, target = learn_columns(self.read, patients), patients.target
         self.prepare = prepare_table(frame, patients.dictionary)
         table = self.prepare.fit_transform(frame)
         alphas = self._path(table, target).alphas_[1:]  # the first keeps no feature at all
@@ -183,6 +221,25 @@ class ElasticNet(Classical):
             except (ArithmeticError, NoComparablePairException):
                 scores.append(0.5)
         return scores
+
+
+class ShuffledLabels:
+    """Any model, trained on the outcomes of other patients: what is left of its score is not learnt."""
+
+    def __init__(self, model, seed: int):
+        self.model, self.seed = model, seed
+
+    def fit(self, patients: Patients, label: str = "") -> ShuffledLabels:
+        order = np.random.default_rng([self.seed, *label.encode()]).permutation(len(patients.outcome))
+        outcome = patients.outcome.copy()
+        outcome[["time_days", "event"]] = patients.outcome[["time_days", "event"]].to_numpy()[order]
+        outcome = outcome.astype(patients.outcome.dtypes.to_dict())
+        self.model.fit(replace(patients, outcome=outcome), label)
+        self.usual_risk = self.model.usual_risk
+        return self
+
+    def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
+        return self.model.predict(patients, times)
 
 
 class Hybrid:
@@ -278,16 +335,36 @@ def clinical(patients: Patients) -> pd.DataFrame:
     return patients.clinical
 
 
+def learn_columns(read, patients: Patients) -> pd.DataFrame:
+    """The columns that `read` gives, after it has learnt from these patients which they are, where it learns."""
+    return (read.fit(patients) if hasattr(read, "fit") else read)(patients)
+
+
+def lesion(patients: Patients, names: list[str]) -> pd.DataFrame:
+    """Those of the lesion biomarkers named that the cohort has, in the order of the names."""
+    return patients.lesion[[name for name in names if name in patients.lesion]]
+
+
 def radiomic(patients: Patients) -> pd.DataFrame:
+    """Lesion biomarkers, shape, intensity and texture."""
     return patients.biomarkers
+
+
+def texture(patients: Patients) -> pd.DataFrame:
+    """Intensity and texture of the tumour, which the controls have too: no volume, no shape, no other compartment."""
+    return patients.biomarkers[list(patients.biomarkers.columns.intersection(patients.shuffled.columns, sort=False))]
+
+
+def shuffled(patients: Patients) -> pd.DataFrame:
+    return patients.shuffled
+
+
+def noise(patients: Patients) -> pd.DataFrame:
+    return patients.noise
 
 
 def chart_and_lesion(patients: Patients) -> pd.DataFrame:
     return _beside(patients.clinical, patients.lesion)
-
-
-def chart_and_radiomic(patients: Patients) -> pd.DataFrame:
-    return _beside(patients.clinical, patients.biomarkers)
 
 
 def _beside(chart: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
@@ -357,9 +434,15 @@ def _cox(params: Params):
     return Classical(clinical, CoxPHSurvivalAnalysis(alpha=params.classical.ridge))
 
 
-def _coxnet(params: Params):
-    choice = params.classical
-    return ElasticNet(radiomic, choice.l1_ratio, choice.inner_folds, choice.seed)
+def _lesion_cox(params: Params):
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+    named = partial(lesion, names=params.classical.lesion)
+    return Classical(Chosen(named, params), CoxPHSurvivalAnalysis(alpha=params.classical.ridge))
+
+
+def _coxnet(params: Params, read=radiomic):
+    return ElasticNet(Chosen(read, params), params.classical)
 
 
 def _forest(params: Params):
@@ -369,19 +452,27 @@ def _forest(params: Params):
     forest = RandomSurvivalForest(
         choice.trees, min_samples_leaf=choice.min_leaf, max_features="sqrt", n_jobs=-1, random_state=choice.seed
     )
-    return Classical(chart_and_radiomic, forest)
+    return Classical(Chosen(radiomic, params, chart=True), forest)
 
 
 MODELS = {
     "age": lambda params: OneNumber(age),
     "volume": lambda params: OneNumber(log_tumour_volume),
     "clinical-cox": _cox,
+    "lesion-cox": _lesion_cox,
+    "texture-coxnet": partial(_coxnet, read=texture),
     "radiomics-coxnet": _coxnet,
     "clinical-radiomics-rsf": _forest,
     "hybrid-efficientnet-mse": lambda params: Hybrid("efficientnet", "mse", params),
     "hybrid-resnet50-mse": lambda params: Hybrid("resnet50", "mse", params),
     "hybrid-efficientnet-cox": lambda params: Hybrid("efficientnet", "cox", params),
+    "control-shuffled-voxels": partial(_coxnet, read=shuffled),
+    "control-noise-voxels": partial(_coxnet, read=noise),
+    "control-shuffled-labels": lambda params: ShuffledLabels(_coxnet(params, texture), params.classical.seed),
 }
+CONTROL = "control-"  # begins the name of every negative control
+CONTROLLED = ("texture-coxnet", "volume")  # what the controls are set beside
+NEEDS_IMAGES = ("texture-coxnet", "control-shuffled-voxels", "control-noise-voxels", "control-shuffled-labels")
 
 
 def build(name: str, params: Params):
@@ -399,6 +490,13 @@ def build(name: str, params: Params):
 def _require_name(name: str) -> None:
     if name not in MODELS:
         raise BadInput(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
+
+
+def lacking(name: str, patients: Patients) -> str:
+    """Why a model cannot be fitted to these patients, or nothing."""
+    if name in NEEDS_IMAGES and patients.shuffled.empty:
+        return f"{name} needs grey values, and this cohort has masks only"
+    return ""
 
 
 def require_known(params: Params) -> None:
@@ -420,7 +518,8 @@ def describe(name: str, params: Params) -> str:
     inputs = {
         OneNumber: "one number, not fitted; Cox and Breslow turn it into curves",
         Classical: "scikit-survival on imputed and scaled columns",
-        ElasticNet: "Cox elastic net on lesion biomarkers and radiomics, penalty chosen inside the fold",
+        ElasticNet: "Cox elastic net on radiomics chosen inside the fold, penalty too",
+        ShuffledLabels: "Cox elastic net on radiomics, trained on the outcomes of other patients",
         Hybrid: "image network, concatenated with dense layers on the chart and the lesion biomarkers",
     }
     return f"{name}: {inputs[type(built)]}"

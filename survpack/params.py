@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from survpack.errors import BadInput
 from survpack.paths import PARAMS, written_whole
@@ -29,9 +29,66 @@ class Tables(_Section):
     suppress_below: int = Field(ge=0)
 
 
+class Resample(_Section):
+    image: Literal["spline", "linear"]
+    mask: Literal["nearest", "half"]
+
+
+class MR(_Section):
+    normalise: Literal["zscore", "nyul", "whitestripe", "none"]
+    n4: bool
+
+
+class CT(_Section):
+    range_hu: tuple[float, float]
+
+
+class PT(_Section):
+    range_suv: tuple[float, float]
+
+
+class Preprocess(_Section):
+    orientation: Literal["LPS", "RAS"]
+    resample: Resample
+    mr: MR
+    ct: CT
+    pt: PT
+
+
+class Bins(_Section):
+    """Grey levels of textures: a fixed number of them, or a fixed width."""
+
+    number: int | None = Field(default=None, ge=2)
+    width: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Bins:
+        if (self.number is None) == (self.width is None):
+            raise ValueError("needs either `number` or `width`")
+        return self
+
+
 class Biomarkers(_Section):
     spacing_mm: dict[str, Positive]
-    bin_count: int = Field(ge=2)
+    bins: dict[Literal["mr", "ct", "pt"], Bins]
+    regions: list[Literal["tumour", "enhancing", "necrosis", "oedema", "whole"]] = Field(min_length=1)
+    families: list[Literal["morphology", "intensity", "histogram", "glcm", "glrlm", "glszm", "ngldm", "ngtdm"]]
+    filters: list[str]
+    lesions: Literal["pooled", "largest", "volume-weighted"]
+    seed: int
+
+
+class Robustness(_Section):
+    patients: int = Field(ge=3)
+    perturbations: list[Literal["shrink", "grow", "contour", "noise", "resample"]] = Field(min_length=1)
+    seed: int
+
+
+class Selection(_Section):
+    measured: float = Field(ge=0, le=1)
+    icc: float = Field(ge=0, le=1)
+    correlation: float = Field(gt=0, le=1)
+    harmonise: bool
 
 
 class Crops(_Section):
@@ -51,6 +108,7 @@ class Training(_Section):
 
 
 class Classical(_Section):
+    lesion: list[str] = Field(min_length=1)
     ridge: float = Field(ge=0)
     l1_ratio: float = Field(gt=0, le=1)
     inner_folds: int = Field(ge=2)
@@ -85,7 +143,10 @@ class Params(_Section):
     cohort: dict[str, dict[str, Any]]
     splits: Splits
     tables: Tables
+    preprocess: Preprocess
     biomarkers: Biomarkers
+    robustness: Robustness
+    selection: Selection
     crops: Crops
     training: Training
     classical: Classical

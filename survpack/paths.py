@@ -48,7 +48,13 @@ class CohortPaths:
 
     @property
     def biomarkers(self) -> Path:
-        return self.derived / "biomarkers.parquet"
+        """A folder: what is measured on the scans, its controls and its robustness."""
+        return self.derived / "biomarkers"
+
+    @property
+    def remembered(self) -> Path:
+        """What was measured before, by content; may be deleted at any time."""
+        return self.derived / "remembered"
 
     @property
     def crops(self) -> Path:

@@ -26,9 +26,16 @@ INCLUDE = re.compile(r"^\{\{<\s*include\s+(\S+?)\s*>\}\}[ \t]*$", re.MULTILINE)
 BLOCK = re.compile(r"^<!-- (if|unless) (figure|table|var) (\S+) -->\n(.*?)^<!-- end -->\n?", re.MULTILINE | re.DOTALL)
 EMBEDDED = re.compile(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "flash-radiomics", "shap")
+SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "z-rad", "combatlearn", "shap")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 FEW_EVENTS = 50  # below which a section says that its intervals are wide
+FAMILIES = {"morphology": "shape", "intensity": "grey values", "histogram": "histogram"}
+NORMALISED = {
+    "zscore": "a z-score over the brain",
+    "nyul": "the landmarks of Nyúl and Udupa on a fixed scale",
+    "whitestripe": "WhiteStripe",
+    "none": "not at all",
+}
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
 
@@ -90,7 +97,7 @@ def _read(cohort: str) -> dict:
             "(and not 'study'); rename its folder in data/raw."
         )
     own = CohortPaths(cohort)
-    about = {"facts": "cohort", "alone": "univariate", "compared": "comparisons"}
+    about = {"facts": "cohort", "alone": "univariate", "radiomics": "radiomics", "compared": "comparisons"}
     files = {key: own.facts(name) for key, name in about.items()} | {"scores": own.metrics}
     for file in files.values():
         if not file.exists():
@@ -117,7 +124,9 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "not_shown": amount(sum(line.endswith(("not shown", "not defined")) for line in readings)),
         "folds": _word(chosen.splits.folds),
         "test_percent": f"{amount(100 * chosen.splits.test_fraction)} %",
-        "bin_count": amount(chosen.biomarkers.bin_count),
+        **_features(chosen),
+        "conformance": _conformance(),
+        "speed": _speed(),
         "crop_size": amount(chosen.crops.size),
         "epochs": _count(chosen.training.epochs, "epoch"),
         "bootstrap": amount(chosen.scores.bootstrap),
@@ -149,7 +158,77 @@ def _overlap(cohort: str, others: list[str]) -> dict:
     return {"overlap": same}
 
 
-def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
+def _features(chosen: params.Params) -> dict:
+    """The choices behind the features, in words."""
+    steps, bins = chosen.preprocess, chosen.biomarkers.bins
+    kinds = {"mr": ("MR", ""), "ct": ("CT", " HU"), "pt": ("PET", " SUV")}
+    told = [
+        f"{amount(one.number)} in {kinds[kind][0]}"
+        if one.number
+        else f"{one.width:g}{kinds[kind][1]} wide in {kinds[kind][0]}"
+        for kind, one in bins.items()
+    ]
+    return {
+        "families": _listed([FAMILIES.get(family, family.upper()) for family in chosen.biomarkers.families]),
+        "mr_normalise": NORMALISED[steps.mr.normalise],
+        "resample_image": {"spline": "cubic spline", "linear": "linear"}[steps.resample.image],
+        "resample_mask": {"nearest": "nearest neighbour", "half": "linear interpolation, cut at one half"}[
+            steps.resample.mask
+        ],
+        "bins": _listed(told),
+        "perturbed": amount(chosen.robustness.patients),
+        "correlation": f"{chosen.selection.correlation:g}",
+    }
+
+
+def _conformance() -> str:
+    """How many of the benchmarked features are within tolerance, in which configurations."""
+    file = paths.METRICS / "conformance.json"
+    if not file.exists():
+        raise BadInput(f"{file}: not found, expected the IBSI conformance; run `make report`, which makes it.")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    every = [one for features in found.values() for one in features.values()]
+    within = sum(one["within"] for one in every)
+    where = _listed([_plain(name) for name in found])
+    told = f"{amount(within)} of {amount(len(every))} benchmarked values lie within tolerance ({where})."
+    if len(found) == 1:
+        told += " The CT phantom of the benchmark was not at hand in this run."
+    return told
+
+
+def _speed() -> str:
+    """What the paired benchmark against pyradiomics found, where it was run."""
+    file = paths.METRICS / "benchmarks.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    paired = {name: one for name, one in found.items() if name.startswith("radiomics") and one.get("ratio")}
+    if not paired:
+        return "The speed of extraction was not measured for this page."
+    told = [
+        f"{one['ratio']:.1f} times ({_plain(name.removeprefix('radiomics').strip(' -_:'))})"
+        for name, one in paired.items()
+    ]
+    return f"Given the same cases, families and cores, the extraction is faster than PyRadiomics: {_listed(told)}."
+
+
+def _radiomics(found: dict) -> dict:
+    """The numbers of stage 02, formatted."""
+
+    def share(part: str, whole: str) -> str | None:
+        if not found.get(whole):
+            return None
+        return f"{amount(found[part])} of {amount(found[whole])} ({amount(100 * found[part] / found[whole])} %)"
+
+    told = {"features": amount(found["features"]), "icc": f"{found['icc_threshold']:g}"}
+    told |= {"robust": share("robust", "with_icc"), "volume": share("volume_like", "features")}
+    told |= {"correlation": f"{found['volume_threshold']:g}"}
+    if found.get("tested"):
+        told["discoveries"] = (
+            f"{_count(found['discoveries'], 'feature')} of {amount(found['tested'])} remain below 5 %."
+        )
+    return told
+
+
+def _cohort(facts: dict, alone: dict, radiomics: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
         "n": amount(facts["n"]),
@@ -177,6 +256,7 @@ def _cohort(facts: dict, alone: dict, scores: dict, compared: dict, own: CohortP
         ),
         "visits": {key: amount(value) for key, value in (facts.get("visits") or {}).items()},
         "best": _best(scores),
+        "radiomics": _radiomics(radiomics),
     }
     for split in ("cv", "test"):
         found[split] = {model: _scores(one) for model, one in scores.get(split, {}).items()}
@@ -187,7 +267,11 @@ def _best(scores: dict) -> dict:
     """The highest concordance out of fold, and the same model's on the test set."""
     from survpack.figures import label
 
-    ranked = {model: one.get("harrell_c") or {} for model, one in scores.get("cv", {}).items()}
+    ranked = {
+        model: one.get("harrell_c") or {}
+        for model, one in scores.get("cv", {}).items()
+        if not model.startswith("control-")
+    }
     ranked = {model: one for model, one in ranked.items() if known(one.get("estimate"))}
     if not ranked:
         return {}

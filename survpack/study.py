@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from shutil import copyfile, rmtree
 
+import numpy as np
 import pandas as pd
 
 from survpack import params as params_module
+from survpack.biomarkers import Biomarkers
 from survpack.cohort import Cohort
-from survpack.models import Forecast, Patients, build
+from survpack.models import Forecast, Patients, build, lacking
 from survpack.params import Params
 from survpack.paths import ROOT, CohortPaths, written_whole
 from survpack.preprocess import CropSet
@@ -22,7 +24,16 @@ from survpack.prognosis import Prognosis, time_grid
 
 TEST_FOLD = -1  # the fit on all development patients, read on the held-out test set
 CURVE = ["fold", "epoch", "loss"]
-CODE = ("models.py", "networks.py", "objectives.py", "training.py", "study.py", "prognosis.py")
+CODE = (
+    "models.py",
+    "selection.py",
+    "harmonise.py",
+    "networks.py",
+    "objectives.py",
+    "training.py",
+    "study.py",
+    "prognosis.py",
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,8 @@ class Study:
         return pd.read_parquet(self.paths.cohort / "splits.parquet")
 
     @cached_property
-    def biomarkers(self) -> pd.DataFrame:
-        return pd.read_parquet(self.paths.biomarkers)
+    def biomarkers(self) -> Biomarkers:
+        return Biomarkers.load(self.paths.biomarkers)
 
     @cached_property
     def patients(self) -> Patients:
@@ -67,8 +78,14 @@ class Study:
         return self.cohort.outcome.set_index("patient_id").loc[list(ids)]
 
     def prognoses(self) -> dict[str, Prognosis]:
-        """Every model's predictions, in the order of params.yaml."""
-        return {model: Prognosis.load(self.paths.predictions(model)) for model in self.params.models}
+        """Every model's predictions, in the order of params.yaml; without the models that this cohort cannot have."""
+        found = {model: Prognosis.load(self.paths.predictions(model)) for model in self.params.models}
+        return {model: prognosis for model, prognosis in found.items() if len(prognosis.table)}
+
+    @property
+    def sites(self) -> pd.Series:
+        """Site of each patient, indexed by `patient_id`."""
+        return self.cohort.outcome.set_index("patient_id")["site"]
 
     @cached_property
     def times(self) -> pd.Series:
@@ -112,7 +129,10 @@ def fit_all(study: Study, model: str) -> Prognosis:
     A finished fit is a folder named for all that it depends on (data, choices, code), so a run
     that was killed goes on from there and a changed choice never meets a stale fit. When the
     last one is done, predictions, weights and learning curves move to where the pipeline reads.
+    A model that this cohort cannot have (`models.lacking`) gives predictions without rows.
     """
+    if lacking(model, study.patients):
+        return _without_fit(study, model)
     folds = [*sorted(set(study.splits["fold"]) - {TEST_FOLD}), TEST_FOLD]
     digest = fit_digest(study, model)
     folders = [study.paths.fits(model) / fit_name(fold, digest) for fold in folds]
@@ -134,6 +154,16 @@ def fit_all(study: Study, model: str) -> Prognosis:
     return prognosis
 
 
+def _without_fit(study: Study, model: str) -> Prognosis:
+    nobody = Forecast(np.empty(0), np.empty(0), np.empty((0, len(study.times))))
+    prognosis = Prognosis(_as_prognosis(study, model, TEST_FOLD, [], nobody, 0.0).table, study.times)
+    with written_whole(study.paths.model(model)) as part:
+        part.mkdir(parents=True)
+        pd.DataFrame(columns=CURVE).to_csv(part / "curves.csv", index=False)
+    prognosis.save(study.paths.predictions(model))
+    return prognosis
+
+
 def fitted(study: Study, model: str):
     """The model of the development set again: a network from its weights, a classical one by fitting anew."""
     train = study.patients.take(study.development)
@@ -145,11 +175,10 @@ def fitted(study: Study, model: str):
 def fit_digest(study: Study, model: str) -> str:
     """Twelve hexadecimal digits of all that a fit depends on but the fold: data, choices and code."""
     digest = hashlib.sha256()
-    for folder in (study.paths.cohort, study.paths.crops):
+    for folder in (study.paths.cohort, study.paths.biomarkers, study.paths.crops):
         for path in sorted(folder.iterdir()):
             digest.update(path.read_bytes())
-    digest.update(study.paths.biomarkers.read_bytes())
-    for part in ("training", "classical"):
+    for part in ("training", "classical", "selection"):
         digest.update(getattr(study.params, part).model_dump_json().encode())
     for module in CODE:
         digest.update((Path(__file__).parent / module).read_bytes())

@@ -9,6 +9,7 @@ import pytest
 
 from survpack import params as params_module
 from survpack import paths
+from survpack.biomarkers import NOTES, Biomarkers
 from survpack.cohort import Cohort
 from survpack.models import Patients
 from survpack.paths import CohortPaths
@@ -51,7 +52,12 @@ def _patients(count: int, seed: int = 0, voxels: int = 32) -> Patients:
     half = voxels // 2
     masks[:, 0, half - voxels // 4 : half, half:, half - 1 : half + 1] = 1
     masks[:, 1, half:, half:, half:] = 1
-    return Patients(outcome, clinical, biomarkers, images, masks, DICTIONARY)
+    radiomic = biomarkers.filter(regex="^rad_")
+    shuffled, noise = (radiomic + rng.normal(size=radiomic.shape) for _ in range(2))
+    replicates = {how: biomarkers.iloc[:20] * (1 + 0.01 * rng.normal(size=(min(count, 20), biomarkers.shape[1])))
+                  for how in ("shrink", "noise")}  # fmt: skip
+    perturbed = pd.concat({"original": biomarkers.iloc[:20], **replicates}, names=["perturbation"]).swaplevel()
+    return Patients(outcome, clinical, biomarkers, shuffled, noise, perturbed, images, masks, DICTIONARY)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,10 @@ def study_of(params):
         Cohort("toy", participants, images, DICTIONARY, LABELS).save(paths.cohort)
         splits = make_splits(participants, folds=2, test_fraction=0.2, seed=1)
         splits.to_parquet(paths.cohort / "splits.parquet")
-        patients.biomarkers.to_parquet(paths.biomarkers)
+        notes = pd.DataFrame(columns=NOTES)
+        Biomarkers(patients.biomarkers, patients.shuffled, patients.noise, patients.perturbed, notes).save(
+            paths.biomarkers
+        )
         CropSet(ids, patients.images, patients.masks, ["t1c"], list(LABELS.values()), 2.0).save(paths.crops)
         return Study("toy", params.model_copy(update=changed), paths)
 

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from matplotlib.colors import to_rgba
@@ -16,7 +18,7 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
-from survpack import figures
+from survpack import figures, lesions, radiomics
 from survpack.errors import BadInput
 
 MODELS = ["age", "volume", "clinical-cox", "radiomics-coxnet", "hybrid-efficientnet-mse", "somebody-elses"]
@@ -291,6 +293,214 @@ def test_heatmap_is_a_permutation_that_puts_duplicates_together():
     assert_allclose(axes.images[0].get_array(), table.corr().loc[names, names])
 
 
+def clustered(count: int, groups: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Correlation of radiomics in groups of unequal size, and their clusters, in random order."""
+    rng = np.random.default_rng(seed)
+    tags = [f"rad_tumour_t1c-log{k // 20 + 1}_cm_{k % 20}" for k in range(count)]
+    names = rng.permutation(tags)
+    group = np.sort(np.minimum(rng.geometric(2 / groups, count), groups))
+    values = rng.normal(size=(40, groups + 1))[:, group] + 0.2 * rng.normal(size=(40, count))
+    table = pd.DataFrame({"column": names, "cluster": group})
+    table["kept"] = ~table.duplicated("cluster")
+    order = rng.permutation(count)
+    return pd.DataFrame(values, columns=names).corr(method="spearman"), table.iloc[order]
+
+
+def test_a_heatmap_of_clusters_keeps_each_together_and_names_its_representative_in_bold():
+    correlation, clusters = clustered(24, 5)
+    correlation = correlation.assign(left_out=0.0)
+    correlation.loc["left_out"] = 0.0
+    axes = figures.biomarker_heatmap(correlation, clusters).axes[0]
+    words = {figures.feature_name(name): name for name in correlation}
+    labels = axes.get_yticklabels()
+    names = [words[text.get_text().rsplit("  ", 1)[0].replace("\n", " ")] for text in labels]
+    assert sorted(names) == sorted(clusters["column"])
+    assert_allclose(axes.images[0].get_array(), correlation.loc[names, names])
+    by_name = clusters.set_index("column")
+    drawn = by_name.loc[names, "cluster"].to_numpy()
+    assert (np.diff(drawn) != 0).sum() == clusters["cluster"].nunique() - 1
+    sizes = clusters["cluster"].value_counts()
+    bold = {name for name, text in zip(names, labels, strict=True) if text.get_fontweight() == "bold"}
+    assert bold == set(clusters.loc[clusters["kept"] & (clusters["cluster"].map(sizes) > 1), "column"])
+    starts = {(patch.get_x() + 0.5, patch.get_width()) for patch in axes.patches if patch.get_label() == "cluster"}
+    expected = {(np.flatnonzero(drawn == one)[0], size) for one, size in sizes.items() if size > 1}
+    assert starts == expected
+
+
+def test_a_large_heatmap_names_its_largest_clusters_and_stays_small(tmp_path):
+    correlation, clusters = clustered(900, 40)
+    figure = figures.biomarker_heatmap(correlation, clusters)
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == f"900 biomarkers in {clusters['cluster'].nunique()} clusters"
+    assert max(axes.images[0].get_array().shape) <= 150
+    heads = clusters[clusters["kept"]].set_index("cluster")["column"]
+    largest = clusters["cluster"].value_counts().head(18)
+    said = texts(figure).replace("\n", " ")
+    for cluster, size in largest.items():
+        assert f"{figures.feature_name(heads[cluster])} (+{size - 1})" in said
+    squares = [patch.get_width() for patch in axes.patches if patch.get_label() == "cluster"]
+    assert sorted(squares) == sorted(largest)
+    numbers = sorted(text.get_position()[1] for text in axes.texts)
+    assert len(numbers) == 18 and np.diff(numbers).min() > 0.03 * 900  # none upon another
+    assert figures.save(figure, tmp_path, "heat", clusters).stat().st_size < 130_000
+
+
+def test_a_cell_of_a_large_heatmap_is_the_mean_of_its_neighbours():
+    correlation, clusters = clustered(300, 10)
+    drawn = figures.biomarker_heatmap(correlation, clusters).axes[0].images[0].get_array()
+    blocks = clusters["cluster"].value_counts()
+    assert drawn.shape == (150, 150) and drawn.max() <= 1
+    assert_allclose(drawn.mean(), correlation.to_numpy().mean(), atol=0.03)
+    assert (np.diag(drawn) >= 0.4).all() and blocks.max() > 2
+
+
+def ratios(count: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(8)
+    log, error = rng.normal(0, 0.5, count), rng.uniform(0.1, 0.3, count)
+    table = pd.DataFrame({"biomarker": [f"rad_tumour_t1c_cm_{k}" for k in range(count)], "hazard_ratio": np.exp(log),
+                          "low": np.exp(log - 2 * error), "high": np.exp(log + 2 * error),
+                          "p": np.exp(-2 * np.abs(log / error)), "concordance": 0.5 + 0.1 * np.abs(log)})  # fmt: skip
+    return table.assign(q=np.minimum(1, 3 * table["p"]))
+
+
+def test_the_forest_of_biomarkers_fills_what_survives_the_adjustment_and_begins_with_the_smallest_p():
+    table = ratios()
+    figure = figures.univariate_forest(table, most=26)
+    axes, first = figure.axes[0], table.sort_values("p").head(26).reset_index(drop=True)
+    assert axes.get_xscale() == "log"
+    found = first["q"] < 0.05
+    assert 0 < found.sum() < 26
+    for name, rows in {"q < 0.05": first[found], "q ≥ 0.05": first[~found]}.items():
+        assert_allclose(line(axes, name).get_xydata(), rows[["hazard_ratio"]].assign(row=rows.index))
+    assert to_rgba(line(axes, "q ≥ 0.05").get_markerfacecolor()) == to_rgba("white")
+    ends = [
+        drawn.get_xdata()
+        for drawn in axes.lines
+        if drawn.get_label().startswith("_") and len(set(drawn.get_ydata())) == 1
+    ]
+    assert_allclose(ends, first[["low", "high"]])
+    assert [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()] == [
+        figures.feature_name(name) for name in first["biomarker"]
+    ]
+    scores = {text.get_position()[1]: text.get_text() for text in axes.texts if text.get_text() != "Harrell's C"}
+    assert scores == {row: f"{value:.2f}" for row, value in first["concordance"].items()}
+    assert f"q < 0.05: {(table['q'] < 0.05).sum()} of 30 tested" in texts(figure)
+
+
+def test_the_forest_of_biomarkers_does_not_draw_what_is_not_estimable():
+    table = ratios(3)
+    table.loc[0, ["low", "high"]] = [1e-4, 1e4]
+    table.loc[1, ["hazard_ratio", "low", "high", "p", "q"]] = np.nan
+    figure = figures.univariate_forest(table)
+    assert texts(figure).count("ratio not estimable") == 2
+    low, high = figure.axes[0].get_xlim()
+    assert low > 1e-2 and high < 1e2
+    assert "of 2 tested" in texts(figure)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.4, 1.5, 4])
+def test_ticks_of_hazard_ratios_are_legible(spread):
+    table = ratios(5).assign(low=np.exp(-spread), high=np.exp(spread))
+    axes = figures.univariate_forest(table).axes[0]
+    ticks, (low, high) = np.sort(axes.get_xticks()), axes.get_xlim()
+    assert 1 in ticks and len(ticks) >= 3 and ticks.min() >= low and ticks.max() <= high
+    assert np.diff(np.log(ticks)).min() > np.log(high / low) / 10
+
+
+def repeated(count: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(9)
+    table = pd.DataFrame({"feature": range(count), "family": np.where(np.arange(count) < 150, "glcm", "morphology"),
+                          "sequence": "t1c", "icc": rng.beta(6, 2, count), "low": 0.1, "high": 0.9, "patients": 40,
+                          "shrink": rng.beta(3, 2, count), "noise": rng.beta(9, 1, count)})  # fmt: skip
+    table.loc[3, "icc"] = np.nan
+    return table
+
+
+def test_the_icc_chart_shows_each_feature_the_quartiles_and_the_share_that_is_robust():
+    table = repeated()
+    upper, lower = figures.icc_chart(table, 0.75).axes
+    assert [text.get_text() for text in upper.get_yticklabels()] == ["GLCM", "Morphology"]
+    said = [text.get_text() for text in upper.texts]
+    dots = [drawn for drawn in upper.lines if drawn.get_label() == "features"]
+    boxes = [patch.get_path().get_extents() for patch in upper.patches]
+    for row, (_, rows) in enumerate(table.groupby("family")):
+        assert f"{100 * (rows['icc'] >= 0.75).mean():.0f} % of {len(rows)}" in said
+        x, y = dots[row].get_data()
+        assert_allclose(x, rows["icc"].dropna())
+        assert np.abs(y - row).max() < 0.5  # a family keeps to itself
+        assert_allclose([boxes[row].x0, boxes[row].x1], rows["icc"].quantile([0.25, 0.75]))
+    assert_allclose(line(upper, "threshold").get_xdata(), 0.75)
+    assert [text.get_text() for text in lower.get_yticklabels()] == ["Mask shrunk", "Noise added"]
+    assert_allclose([bar.get_width() for bar in lower.patches], 100 * (table[["shrink", "noise"]] >= 0.75).mean())
+
+
+def test_the_control_forest_draws_each_score_with_its_interval_beside_chance():
+    rows = pd.DataFrame({"control": ["real", "control-shuffled-voxels", "labels", "volume"],
+                         "estimate": [0.68, 0.6, 0.5, np.nan], "low": [0.6, 0.5, 0.4, np.nan],
+                         "high": [0.75, 0.7, 0.6, np.nan]})  # fmt: skip
+    axes = figures.control_forest(rows).axes[0]
+    assert_allclose(line(axes, "chance").get_xdata(), 0.5)
+    for row, one in rows.iterrows():
+        assert_allclose(line(axes, one["control"]).get_xydata(), [[one["estimate"], row]])
+    assert (
+        to_rgba(line(axes, "labels").get_markerfacecolor())
+        == to_rgba("white")
+        != to_rgba(line(axes, "real").get_markerfacecolor())
+    )
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "Radiomics", "Voxels shuffled", "Outcomes shuffled", "Tumour volume alone"
+    ]  # fmt: skip
+    assert [text.get_text() for text in axes.texts][::3] == ["0.68 (0.60 to 0.75)", "not estimable"]
+
+
+def test_the_scanner_chart_pairs_before_and_after_by_family():
+    rng = np.random.default_rng(10)
+    table = pd.DataFrame({"feature": range(60), "family": ["glcm"] * 40 + ["lesions"] * 20,
+                          "before": rng.uniform(0.1, 0.6, 60), "after": rng.uniform(0, 0.05, 60)})  # fmt: skip
+    table.loc[0, "after"] = np.nan
+    axes = figures.scanner_chart(table).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["GLCM (40)", "Lesions (20)"]
+    boxes = {(patch.get_label(), round(patch.get_path().get_extents().y0)): patch.get_path().get_extents()
+             for patch in axes.patches}  # fmt: skip
+    for row, (_, rows) in enumerate(table.groupby("family")):
+        for when in ("before", "after"):
+            quartiles = 100 * rows[when].quantile([0.25, 0.75])
+            assert_allclose([boxes[when, row].x0, boxes[when, row].x1], quartiles)
+        medians = " → ".join(f"{100 * rows[when].median():.0f}" for when in ("before", "after"))
+        assert f"{medians} %" in [text.get_text() for text in axes.texts]
+
+
+def followed() -> pd.DataFrame:
+    rows = [("a", 0, 0.0, None), ("a", 60, -40.0, "SD"), ("a", 120, -80.0, "PR"), ("b", 30, 90.0, "PD"),
+            ("b", 90, 900.0, "PD"), ("c", 0, 0.0, None), ("c", 50, np.nan, None)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["patient_id", "day", "change_percent", "response"])
+
+
+def test_the_spider_starts_every_patient_at_baseline_and_ends_in_the_last_response():
+    figure = figures.response_spider(followed())
+    axes = figure.axes[0]
+    x, y = line(axes, "PR").get_data()
+    assert_allclose(np.c_[x * MONTH, y][:3], [[0, 0], [60, -40], [120, -80]])
+    x, y = line(axes, "PD").get_data()
+    assert_allclose(np.c_[x * MONTH, y][:3], [[0, 0], [30, 90], [90, 900]])
+    assert_allclose(line(axes, "progression").get_ydata(), 100 * (1.2**3 - 1), atol=0.05)
+    assert_allclose(line(axes, "partial response").get_ydata(), 100 * (0.7**3 - 1), atol=0.05)
+    assert {"Partial response: 1", "Progression: 1", "Not evaluated: 1"} <= set(texts(figure).split("\n"))
+    assert axes.get_yscale() == "symlog"
+    assert figures.response_spider(followed().head(3)).axes[0].get_yscale() == "linear"
+
+
+def test_the_spider_of_148_patients_keeps_each_line_apart_and_stays_light(tmp_path):
+    rng = np.random.default_rng(11)
+    table = pd.DataFrame({"patient_id": np.repeat(range(148), 5), "day": np.tile(np.arange(5) * 60, 148),
+                          "change_pct": rng.normal(0, 30, 740), "response": "SD"})  # fmt: skip
+    table.loc[table["day"] == 0, "change_pct"] = 0.0
+    figure = figures.response_spider(table)
+    y = line(figure.axes[0], "SD").get_ydata()
+    assert np.isnan(y).sum() == 148 and len(y) == 148 * 6
+    assert figures.save(figure, tmp_path, "spider", table).stat().st_size < 100_000
+
+
 def test_distributions_count_every_patient_with_a_value():
     rng = np.random.default_rng(7)
     table = pd.DataFrame(
@@ -464,6 +674,47 @@ def test_names_read_as_words(name, words):
     assert figures.tidy(name) == words
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rad_tumour_t1c_cm_contrast", "Tumour, T1c: GLCM contrast"),
+        ("rad_whole_t2f-log2_rlm_sre", "Whole lesion, FLAIR, LoG 2 mm: GLRLM short runs emphasis"),
+        ("rad_tumour_ct-wavLLH_stat_p10", "Tumour, CT, wavelet LLH: intensity 10th percentile"),
+        ("rad_oedema_pt_ih_max_grad", "Oedema, PET: histogram maximum gradient"),
+        ("rad_necrosis_morph_diam", "Necrosis: maximum 3D diameter"),
+        ("rad_tumour_t1c_cm_unheard_of", "Tumour, T1c: GLCM unheard of"),
+        ("rim_mm", "Thickness of the enhancing rim (mm)"),
+        ("lesions_found", "Lesions of 0.01 mL or more"),
+        ("gtv_node_ml", "Gtv node (mL)"),
+        ("karnofsky", "Karnofsky"),
+    ],
+)
+def test_columns_of_the_biomarker_table_read_as_words(name, words):
+    assert figures.feature_name(name) == words
+
+
+@given(
+    regions=st.lists(st.sampled_from(["tumour", "enhancing", "necrosis", "oedema", "whole"]), min_size=1, unique=True),
+    sequences=st.lists(st.sampled_from(["t1n", "t1c", "t2w", "t2f", "ct", "pt"]), min_size=1, unique=True),
+    filters=st.lists(
+        st.sampled_from(["", "-log2", "-log4", "-wavLLH", "-wavHHH"]), min_size=1, max_size=2, unique=True
+    ),
+    longest=st.sampled_from([42, 60]),
+)
+@settings(max_examples=15, deadline=None)
+def test_no_name_is_empty_or_long_and_no_two_are_alike(regions, sequences, filters, longest):
+    tags = radiomics.names().index
+    columns = [f"rad_{region}_{tag}" for region in regions for tag in tags if tag.startswith("morph_")] + [
+        f"rad_{region}_{sequence}{one}_{tag}"
+        for region in regions for sequence in sequences for one in filters for tag in tags
+        if not tag.startswith("morph_")
+    ] + list(lesions.FEATURES)  # fmt: skip
+    names = [figures.feature_name(column, longest) for column in columns]
+    assert all(0 < len(name) <= longest for name in names)
+    if longest == 60:
+        assert len(set(names)) == len(columns)
+
+
 def test_levels_read_as_words_and_keep_their_capitals():
     assert figures.in_words("never_smoked") == "never smoked" and figures.in_words("MFH") == "MFH"
 
@@ -512,6 +763,23 @@ DEGENERATE = {
     "heatmap-one": lambda: figures.biomarker_heatmap(pd.DataFrame([[1.0]], ["x"], ["x"])),
     "heatmap-nan": lambda: figures.biomarker_heatmap(pd.DataFrame(np.full((4, 4), np.nan))),
     "heatmap-many": lambda: figures.biomarker_heatmap(pd.DataFrame(np.eye(120))),
+    "heatmap-one-cluster": lambda: figures.biomarker_heatmap(
+        pd.DataFrame(np.ones((60, 60))), pd.DataFrame({"column": range(60), "cluster": 1, "kept": False})
+    ),
+    "heatmap-single-clusters": lambda: figures.biomarker_heatmap(
+        pd.DataFrame(np.full((60, 60), np.nan)), pd.DataFrame({"column": range(60), "cluster": range(60), "kept": True})
+    ),
+    "univariate-none": lambda: figures.univariate_forest(ratios(3).head(0)),
+    "univariate-not-estimable": lambda: figures.univariate_forest(
+        ratios(1).assign(hazard_ratio=np.nan, low=np.nan, high=np.nan, p=np.nan, q=np.nan, concordance=np.nan)
+    ),
+    "icc-nothing-measured": lambda: figures.icc_chart(repeated(9).assign(icc=np.nan), 0.75),
+    "icc-no-perturbation": lambda: figures.icc_chart(repeated(9).drop(columns=["shrink", "noise"]), 0.75),
+    "scanner-nan": lambda: figures.scanner_chart(
+        pd.DataFrame({"feature": ["x"], "family": ["glcm"], "before": [np.nan], "after": [np.nan]})
+    ),
+    "spider-nobody": lambda: figures.response_spider(followed().head(0)),
+    "spider-baseline-only": lambda: figures.response_spider(followed().head(1)),
     "distributions-odd": lambda: figures.biomarker_distributions(
         pd.DataFrame({"nothing": [np.nan] * 3, "same": [2.0] * 3, "flag": [True, False, True], "level": list("abc")}),
         ["nothing", "same", "flag", "level"],

@@ -4,7 +4,15 @@ Each takes plain tables and arrays, never a model, and gives a matplotlib Figure
 CSV it was drawn from.
 """
 
-from survpack.figures.biomarkers import biomarker_distributions, biomarker_heatmap, crops
+from survpack.figures.biomarkers import (
+    FALSE_DISCOVERIES,
+    biomarker_distributions,
+    biomarker_heatmap,
+    crops,
+    estimable,
+    response_spider,
+    univariate_forest,
+)
 from survpack.figures.cohort import flow, follow_up, kaplan_meier, missingness, recovery
 from survpack.figures.evaluation import (
     calibration,
@@ -15,13 +23,26 @@ from survpack.figures.evaluation import (
     roc_over_time,
 )
 from survpack.figures.explanation import gradcam, importance, shap_summary
+from survpack.figures.robustness import control_forest, icc_chart, scanner_chart
 from survpack.figures.scans import contact_sheet, in_lung, intensities, visits
-from survpack.figures.style import COLOURS, LABELS, family, in_words, label, save, tidy
+from survpack.figures.style import (
+    COLOURS,
+    LABELS,
+    biomarker_words,
+    family,
+    feature_name,
+    in_words,
+    label,
+    save,
+    tag_words,
+    tidy,
+)
 from survpack.figures.training import learning_curves
 
 __all__ = [
-    "COLOURS", "LABELS", "biomarker_distributions", "biomarker_heatmap", "calibration", "contact_sheet", "crops",
-    "family", "flow", "follow_up", "forest", "forest_table", "gradcam", "importance", "in_lung", "in_words",
-    "intensities", "kaplan_meier", "label", "learning_curves", "missingness", "predicted_vs_observed", "recovery",
-    "risk_groups", "roc_over_time", "save", "shap_summary", "tidy", "visits",
+    "COLOURS", "FALSE_DISCOVERIES", "LABELS", "biomarker_distributions", "biomarker_heatmap", "biomarker_words", "calibration",
+    "contact_sheet", "control_forest", "crops", "estimable", "family", "feature_name", "flow", "follow_up", "forest",
+    "forest_table", "gradcam", "icc_chart", "importance", "in_lung", "in_words", "intensities", "kaplan_meier",
+    "label", "learning_curves", "missingness", "predicted_vs_observed", "recovery", "response_spider", "risk_groups",
+    "roc_over_time", "save", "scanner_chart", "shap_summary", "tag_words", "tidy", "univariate_forest", "visits",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from survpack.figures.style import (
     SPLITS,
     STYLE,
     WIDTH,
-    feature_name,
+    axis_name,
     group_styles,
     shorten,
     tidy,
@@ -149,7 +149,7 @@ def missingness(table: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], color=colour, mfc="none", marker=marker, ls=""))
     for row, one in enumerate(whole.itertuples()):
         axes.text(1.02, row, f"{one.missing} of {one.patients}", va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(names)), [feature_name(name) for name in names])
+    axes.set_yticks(range(len(names)), [axis_name(name) for name in names])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set(xlim=(0, max(5, 1.08 * table["share"].max())), xlabel="Missing, % of patients")
@@ -177,7 +177,7 @@ def recovery(table: pd.DataFrame) -> Figure:
     for row, coverage in zip(rows, table["coverage"], strict=True):
         axes.text(1.02, row, f"{100 * coverage:.1f} %", va="center", transform=axes.get_yaxis_transform())
     axes.text(1.02, -0.75, "covered", va="bottom", transform=axes.get_yaxis_transform(), color=MUTED)
-    axes.set_yticks(rows, [feature_name(name) for name in table["term"]])
+    axes.set_yticks(rows, [axis_name(name) for name in table["term"]])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Log hazard ratio a unit of the term (95% interval)")

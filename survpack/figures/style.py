@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,18 +43,37 @@ LABELS = {
     "age": "Age alone",
     "volume": "Tumour volume alone",
     "clinical-cox": "Clinical, Cox",
+    "lesion-cox": "Lesion biomarkers, Cox",
+    "texture-coxnet": "Texture, elastic net",
     "radiomics-coxnet": "Radiomics, elastic net",
     "clinical-radiomics-rsf": "Clinical + radiomics, forest",
     "hybrid-efficientnet-mse": "Hybrid EfficientNet, MSE",
     "hybrid-resnet50-mse": "Hybrid ResNet-50, MSE",
     "hybrid-efficientnet-cox": "Hybrid EfficientNet, Cox",
+    "control-shuffled-voxels": "Control: voxels shuffled",
+    "control-noise-voxels": "Control: noise for voxels",
+    "control-shuffled-labels": "Control: labels shuffled",
 }
 WORDS = {  # of column names, as the report prints them
     "ml": "(mL)", "mm": "(mm)", "kps": "KPS", "gpa": "GPA", "suv": "SUV", "ct": "CT", "pt": "PET", "t1n": "T1",
     "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM", "gldm": "GLDM",
-    "ngtdm": "NGTDM", "bmi": "BMI", "egfr": "eGFR", "mskcc": "MSKCC", "ecog": "ECOG", "idh": "IDH",
+    "ngtdm": "NGTDM", "ngldm": "NGLDM", "adc": "ADC", "bmi": "BMI", "egfr": "eGFR", "mskcc": "MSKCC", "ecog": "ECOG", "idh": "IDH",
     "mgmt": "MGMT", "hpv": "HPV", "gi": "gastrointestinal", "firstorder": "first-order", "rad": "",
 }  # fmt: skip
+RADIOMIC = re.compile(  # rad_<region>_<sequence>-<filter>_<IBSI tag>; shape has no sequence
+    r"rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9]+))?_)?"
+    r"(?P<tag>(?P<family>morph|loc|stat|ih|ivh|cm|rlm|szm|dzm|ngt|ngl)_\w+)"
+)
+UNITS = {"ml": "mL", "mm": "mm", "mm2": "mm²"}  # that end a column's name
+REGIONS = {"whole": "whole lesion"}
+TEXTURES = {"morph": "", "loc": "local", "stat": "intensity", "ih": "histogram", "ivh": "", "cm": "GLCM",
+            "rlm": "GLRLM", "szm": "GLSZM", "dzm": "GLDZM", "ngt": "NGTDM", "ngl": "NGLDM"}  # fmt: skip
+SHORTER = [  # taken in this order until a name is short enough
+    ("emphasis", "emph."), ("normalised", "norm."), ("non-uniformity", "non-unif."), ("coefficient", "coeff."),
+    ("dependence", "dep."), ("difference", "diff."), ("information", "inf."), ("whole lesion", "whole"),
+    ("wavelet ", ""), ("grey level", "grey"), ("robust mean absolute", "robust mean abs."), ("histogram", "hist."), (" emph.", ""),
+    ("quartile coeff. of dispersion", "quartile disp."),
+]  # fmt: skip
 LEVELS = {"gi": "gastrointestinal"}
 SPLITS = {"cv": "Cross-validation", "development": "Development (cross-validation)", "test": "Held-out test"}
 # Of groups of patients: dark and solid against light and dashed, none of them a family's colour.
@@ -164,8 +184,9 @@ def family(model: str) -> str:
     """Family of a model, which is its colour: baseline, clinical, radiomics, hybrid or other."""
     if model in ("age", "volume"):
         return "baseline"
+    first = {"lesion": "radiomics", "texture": "radiomics", "control": "other"}.get(model.split("-")[0])
     found = [name for name in ("hybrid", "radiomics", "clinical") if name in model.split("-")]
-    return found[0] if found else "other"
+    return first or (found[0] if found else "other")
 
 
 def label(model: str) -> str:
@@ -231,8 +252,61 @@ def digits_of(values: list) -> int:
     return 0 if max((abs(value) for value in values if known(value)), default=0) >= 20 else 2
 
 
-def feature_name(name: str) -> str:
-    return wrap(shorten(tidy(name), 60), 32)
+def feature_name(name: str, longest: int = 60) -> str:
+    """A column of the biomarker table in words, with its unit: `rad_tumour_t1c_cm_contrast` is "Tumour, T1c: GLCM
+    contrast", `rim_mm` "Rim thickness (mm)".
+
+    Parameters
+    ----------
+    name : str
+        Radiomics have IBSI's names; any other column is tidied.
+    longest : int
+        Longer names are abbreviated word by word, in the end by leaving out their middle.
+    """
+    found = RADIOMIC.fullmatch(str(name))
+    if not found:
+        words, unit = biomarker_words(name)
+        return shorten(f"{words} ({unit})" if unit not in ("", "count") else words, longest)
+    where = [REGIONS.get(found["region"], found["region"]), tidy(found["sequence"] or ""), _filter(found["filter"])]
+    words = f"{', '.join(filter(None, where))}: {tag_words(found['tag'])}"
+    for long, short in SHORTER:
+        words = words if len(words) <= longest else words.replace(long, short)
+    return shorten(words[0].upper() + words[1:], longest)
+
+
+def axis_name(name: str, characters: int = 32) -> str:
+    """`feature_name`, wrapped for the side of an axis."""
+    return wrap(feature_name(name), characters)
+
+
+def tag_words(tag: str) -> str:
+    """A feature by its IBSI tag, in IBSI's words: `rlm_sre` is "GLRLM short runs emphasis"."""
+    kind, _, rest = tag.partition("_")
+    feature = _ibsi().get(tag, rest.replace("_", " ")).replace("(Excess)", "excess")
+    feature = feature[0].lower() + feature[1:] if feature[1:2].islower() and "'" not in feature else feature
+    feature = feature.replace("histogram ", "") if kind == "ih" else feature
+    return " ".join(filter(None, (TEXTURES.get(kind, kind), feature)))
+
+
+def biomarker_words(name: str) -> tuple[str, str]:
+    """A lesion biomarker in words, and its unit, which may be empty (`lesions.FEATURES`); else the name, tidied."""
+    from survpack.lesions import FEATURES
+
+    stem, _, last = str(name).rpartition("_")
+    unit = UNITS.get(last, "") if stem else ""
+    return FEATURES.get(str(name)) or (tidy(stem if unit else name), unit)
+
+
+@cache
+def _ibsi() -> dict[str, str]:
+    from survpack.radiomics import names
+
+    return names()["feature"].to_dict()
+
+
+def _filter(name: str | None) -> str:
+    """`log2` is "LoG 2 mm", `wavLLH` "wavelet LLH"."""
+    return re.sub(r"^log([\d.]+)$", r"LoG \1 mm", re.sub(r"^wav(?=[LH]+$)", "wavelet ", name or ""))
 
 
 def wrap(text: str, characters: int) -> str:

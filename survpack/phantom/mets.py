@@ -155,24 +155,29 @@ def generate(
                "survival_noise": survival_noise, "strength": dict.fromkeys(PARTS, 1.0) | (strength or {}),
                "site_hazard": site_hazard}  # fmt: skip
     require_possible("mets", choices, PARTS, (1, 8))
-    chart_seed, site_seed, outcome_seed, *own = np.random.SeedSequence(seed).spawn(patients + 3)
-    chart = charts(np.random.default_rng(chart_seed), patients, sites)
-    looks = scanners(np.random.default_rng(site_seed), sites)
+    chart, looks, own, rng = drawn(patients, sites, seed)
     with written_whole(folder) as part:
         part.mkdir()
         tasks = (
-            (part, row.patient_id, row.lesion_count, looks[row.site], spacing_mm, own[k])
-            for k, row in enumerate(chart.itertuples())
+            (part, row.patient_id, row.lesion_count, looks[row.site], spacing_mm, own[row.patient_id])
+            for row in chart.itertuples()
         )
         biomarkers = one_by_one(_patient, tasks, patients, "phantom mets: patients", n_jobs)
         truth, facts = hazard(chart.join(biomarkers), survival_noise, choices["strength"], site_hazard)
-        rng = np.random.default_rng(outcome_seed)
         outcome, seen = followed(rng, truth["linear_predictor"], facts), with_missing(rng, chart)
         participants = pd.concat([seen[["patient_id", "site"]], outcome, seen[list(DICTIONARY)]], axis=1)
         bids.write_tables(part, participants, DICTIONARY, LABELS, stamp(__name__, choices))
         with written_whole(truth_path) as truth_part, written_whole(truth_path.with_suffix(".json")) as facts_part:
             pd.concat([chart[["patient_id"]], biomarkers, truth], axis=1).to_parquet(truth_part)
             facts_part.write_text(json.dumps({**facts, "choices": choices}, indent=2) + "\n")
+
+
+def drawn(patients: int, sites: int, seed: int) -> tuple[pd.DataFrame, dict, dict, np.random.Generator]:
+    """What the seed decides before any image: `charts`, `scanners`, each patient's own seed, the draws of the outcome."""
+    chart_seed, site_seed, outcome_seed, *own = np.random.SeedSequence(seed).spawn(patients + 3)
+    chart = charts(np.random.default_rng(chart_seed), patients, sites)
+    looks = scanners(np.random.default_rng(site_seed), sites)
+    return chart, looks, dict(zip(chart["patient_id"], own, strict=True)), np.random.default_rng(outcome_seed)
 
 
 def charts(rng: np.random.Generator, patients: int, sites: int) -> pd.DataFrame:
@@ -267,6 +272,21 @@ def scanners(rng: np.random.Generator, sites: int) -> dict[str, dict]:
         f"site-{k + 1}": {name: rng.uniform(*span, len(SEQUENCES)) for name, span in SCANNER.items()}
         for k in range(sites)
     }
+
+
+def body(seed, count: int, spacing_mm: float) -> tuple[np.random.Generator, anatomy.Brain, np.ndarray, np.ndarray]:
+    """One patient as no scanner has yet seen them: the draws that `images` goes on with, brain, mask, enhancement."""
+    rng = np.random.default_rng(seed)
+    variation = rng.uniform(0.08, 0.42)
+    brain = anatomy.brain(rng, spacing_mm)
+    mask = lesions(rng, brain, count)
+    return rng, brain, mask, enhancement(rng, mask, variation, spacing_mm)
+
+
+def write(folder: Path, patient: str, volumes: dict[str, np.ndarray], affine: np.ndarray) -> None:
+    """One patient's images and `mask` into a BIDS folder."""
+    for modality, volume in volumes.items():
+        write_volume(bids.image_path(folder, patient, modality), volume, affine)
 
 
 def lesions(rng: np.random.Generator, brain: anatomy.Brain, count: int) -> np.ndarray:
@@ -369,14 +389,8 @@ def _slow_noise(rng: np.random.Generator, shape: tuple, spacing_mm: float) -> np
 
 def _patient(folder: Path, patient: str, count: int, scanner: dict, spacing_mm: float, seed) -> dict[str, float]:
     """Make and write one patient's images; the measured biomarkers."""
-    rng = np.random.default_rng(seed)
-    variation = rng.uniform(0.08, 0.42)
-    brain = anatomy.brain(rng, spacing_mm)
-    mask = lesions(rng, brain, count)
-    rim = enhancement(rng, mask, variation, spacing_mm)
-    volumes = {**images(rng, brain, mask, rim, scanner), "mask": mask}
-    for modality, volume in volumes.items():
-        write_volume(bids.image_path(folder, patient, modality), volume, brain.affine)
+    rng, brain, mask, rim = body(seed, count, spacing_mm)
+    write(folder, patient, {**images(rng, brain, mask, rim, scanner), "mask": mask}, brain.affine)
     return measure(mask, rim, spacing_mm)
 
 
