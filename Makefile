@@ -17,14 +17,14 @@ report: $(READY)  ## the study, to reports/paper.html   (COHORTS="mets sts kits"
 	@$(BIN)/python -m survpack report --cohorts "$(COHORTS)" --profile "$(PROFILE)"
 
 test: $(READY)  ## lint and tests   (SURVPACK_DATA=folder for those on real patients)
-	@$(BIN)/ruff check survpack tests && $(BIN)/ruff format --check survpack tests
+	@$(BIN)/ruff check survpack tests benchmarks && $(BIN)/ruff format --check survpack tests benchmarks
 	@$(BIN)/python -m pytest -q -n 2 --durations=10
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
 lint: $(READY)  ## format and lint
-	@$(BIN)/ruff format survpack tests && $(BIN)/ruff check --fix survpack tests
+	@$(BIN)/ruff format survpack tests benchmarks && $(BIN)/ruff check --fix survpack tests benchmarks
 
 clean:  ## remove what the pipeline made; your data, the environment and DVC's cache stay
 	@rm -rf data/derived reports/notebooks reports/figures reports/tables reports/sections reports/site _variables.yml

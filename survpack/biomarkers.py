@@ -181,7 +181,7 @@ def _shape(rows: pd.DataFrame, choice: dict) -> dict:
     found, reasons = lesions.measure(mask, choice["labels"], scans)
     notes = [("lesion", "", reason) for reason in reasons]
     if choice["shape"]:
-        wanted = _only(mask, regions)
+        wanted = _only(mask, choice["labels"], regions)
         _, grid, told = grids.on_one_grid(None, wanted, choice["spacing"], choice["resample"], choice["orientation"])
         notes += [("", "", told)] if told else []
         numbers = sitk.GetArrayFromImage(grid).transpose(2, 1, 0)
@@ -234,7 +234,7 @@ def _prepared(one, choice: dict) -> tuple[sitk.Image, sitk.Image, list]:
         notes.append(told)
     if choice["change"]:
         image, mask = _changed(image, mask, one.modality, choice)
-    wanted = _only(mask, regions_of(choice["labels"], choice["regions"]))
+    wanted = _only(mask, choice["labels"], regions_of(choice["labels"], choice["regions"]))
     image, mask, told = grids.on_one_grid(image, wanted, choice["spacing"], choice["resample"], choice["orientation"])
     return image, mask, [("", one.modality, note) for note in [*notes, told] if note]
 
@@ -245,18 +245,22 @@ def _changed(image: sitk.Image | None, mask: sitk.Image, modality: str, choice: 
     rng = rng_of(choice["seed"], choice["patient"], own)
     if image is not None and not grids.same_grid(image, mask):
         mask, _ = grids.mask_onto(mask, image)
-    mask = _only(mask, regions_of(choice["labels"], choice["regions"]))
+    mask = _only(mask, choice["labels"], regions_of(choice["labels"], choice["regions"]))
     image, mask = _near(image, mask)
     return PERTURBATIONS[choice["change"]](image, mask, choice["labels"], rng)
 
 
-def _only(mask: sitk.Image, regions: dict[str, list[int]]) -> sitk.Image:
+def _only(mask: sitk.Image, labels: dict[int, str], regions: dict[str, list[int]]) -> sitk.Image:
     """The mask without labels that are of no region: a kidney is large, and not of the tumour."""
+    wanted = {number for members in regions.values() for number in members}
+    if wanted == set(labels):
+        return mask
     numbers = sitk.GetArrayFromImage(mask)
-    numbers[~np.isin(numbers, sorted({number for members in regions.values() for number in members}))] = 0
-    wanted = sitk.GetImageFromArray(numbers)
-    wanted.CopyInformation(mask)
-    return wanted
+    for number in set(labels) - wanted:
+        numbers[numbers == number] = 0
+    kept = sitk.GetImageFromArray(numbers)
+    kept.CopyInformation(mask)
+    return kept
 
 
 def _near(image: sitk.Image | None, mask: sitk.Image) -> tuple[sitk.Image | None, sitk.Image]:
@@ -319,7 +323,9 @@ def _perturbed(real: dict, some: list[str], changes: list[str], columns: pd.Inde
         [(patient, how or ORIGINAL) for patient, how in keys], names=["patient_id", "perturbation"]
     )
     table = pd.DataFrame([real[key]["features"] for key in keys], index).reindex(columns=columns).astype(float)
-    return table.drop(columns=[f"{organ}_ml" for organ in organs if f"{organ}_ml" in table])
+    changed = table.drop(index=ORIGINAL, level="perturbation")
+    lost = changed.columns[changed.isna().all()]  # distances to a brain that is no longer whole
+    return table.drop(columns={*lost, *(f"{organ}_ml" for organ in organs if f"{organ}_ml" in table)})
 
 
 def _remembered(folder: Path, measure, rows: pd.DataFrame, choice: dict) -> dict:

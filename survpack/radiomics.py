@@ -522,3 +522,26 @@ def _sigma(name: str, spacing_mm) -> float | None:
             "resample the image to cubes first."
         )
     return float(match[1])
+
+
+# --- the table's columns
+
+RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
+COLUMN = re.compile(  # rad_<region>_<sequence>-<filter>_<tag>; shape has no sequence
+    r"^rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9.]+))?_)?"
+    r"(?P<tag>(?:morph|stat|ih|cm|rlm|szm|ngl|ngt)_\w+)$"
+)
+
+
+def parsed(columns) -> pd.DataFrame:
+    """What each column of the biomarker table is.
+
+    Returns
+    -------
+    DataFrame
+        A row a column: `feature` (its name), `region`, `sequence`, `filter`, `tag` (each "" where it has none), and
+        `family`: of FAMILIES, or "lesion" for what is no radiomic feature.
+    """
+    feature = pd.Series(list(columns), name="feature", dtype=str)
+    found = feature.str.extract(COLUMN).fillna("")
+    return pd.concat([feature, found], axis=1).assign(family=found["tag"].map(_names()["family"]).fillna("lesion"))

@@ -203,11 +203,12 @@ def _speed() -> str:
     paired = {name: one for name, one in found.items() if name.startswith("radiomics") and one.get("ratio")}
     if not paired:
         return "The speed of extraction was not measured for this page."
-    told = [
-        f"{one['ratio']:.1f} times ({_plain(name.removeprefix('radiomics').strip(' -_:'))})"
-        for name, one in paired.items()
-    ]
-    return f"Given the same cases, families and cores, the extraction is faster than PyRadiomics: {_listed(told)}."
+    cases = [name.removeprefix("radiomics").strip(" -_:") for name in paired]
+    told = [f"{one['ratio']:.1f} ({_plain(case)})" for case, one in zip(cases, paired.values(), strict=True)]
+    return (
+        "Given the same cases, families and cores, extraction here has these times the throughput of PyRadiomics: "
+        f"{_listed(told)}."
+    )
 
 
 def _radiomics(found: dict) -> dict:

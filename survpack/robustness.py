@@ -42,38 +42,6 @@ def applicable(names: Iterable[str], has_image: bool) -> list[str]:
     return [name for name in names if has_image or name not in OF_IMAGES]
 
 
-def perturb(
-    name: str, images: dict[str, sitk.Image], mask: sitk.Image, labels: Labels, seed: int, patient: str
-) -> tuple[dict[str, sitk.Image], sitk.Image]:
-    """One perturbation of all images of a patient that share a mask.
-
-    Parameters
-    ----------
-    name : str
-        A key of `PERTURBATIONS`.
-    images : dict of str to sitk.Image
-        Sequence to image, on the grid of the mask; may be empty.
-    mask : sitk.Image of label numbers
-    labels : dict of int to str
-        As `Cohort.labels`.
-    seed, patient : int, str
-
-    Returns
-    -------
-    dict, sitk.Image
-        Each image has noise of its own; all are turned and shifted alike. Nothing that came in is changed.
-    """
-    function = PERTURBATIONS[name]
-    if name in OF_IMAGES:
-        of = {sequence: rng_of(seed, patient, f"{name}\0{sequence}") for sequence in images}
-        return {sequence: function(image, mask, labels, of[sequence])[0] for sequence, image in images.items()}, mask
-    changed = function(None, mask, labels, rng_of(seed, patient, name))[1]
-    if name in OF_MASKS:
-        return images, changed
-    moved = {key: function(image, mask, labels, rng_of(seed, patient, name))[0] for key, image in images.items()}
-    return moved, changed
-
-
 # --- the perturbations: each (image, mask, labels, rng) -> (image, mask)
 
 
@@ -165,7 +133,6 @@ PERTURBATIONS: dict[str, Callable] = {
     "resample": resample,
 }
 OF_IMAGES = ("noise",)  # leave the mask as it is
-OF_MASKS = ("shrink", "grow", "contour")  # leave the image as it is
 
 
 def noise_level(values: np.ndarray) -> float:
@@ -315,7 +282,7 @@ def icc(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         Indexed by feature: `estimate`, `low`, `high`, `patients`. Only patients in whom a feature was measured under
         every perturbation count; with fewer than five of them, or without any variation, it is NaN.
     """
-    rated, levels = _stacked(table)
+    rated, levels = stacked(table)
     columns = ("estimate", "low", "high", "patients")
     if len(levels) < 2:
         return pd.DataFrame(np.nan, table.columns, columns).assign(patients=0)
@@ -330,7 +297,7 @@ def by_perturbation(table: pd.DataFrame) -> pd.DataFrame:
     BadInput
         For a table without the original.
     """
-    rated, levels = _stacked(table)
+    rated, levels = stacked(table)
     if ORIGINAL not in levels:
         raise BadInput(
             f"perturbed biomarkers: perturbations {', '.join(map(str, levels)) or 'none'} without '{ORIGINAL}', "
@@ -347,42 +314,55 @@ def robust(found: pd.DataFrame, at_least: float) -> list[str]:
     return found.index[found["estimate"] >= at_least].tolist()
 
 
-def _stacked(table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Shape (patients, perturbations, features), NaN for what is missing or not finite; the perturbations."""
+def stacked(table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """A table indexed by patient and one more level, as an array (patients, levels, features); and those levels.
+
+    NaN for what is missing or not finite.
+    """
     patients, levels = (table.index.get_level_values(level).unique().sort_values() for level in (0, 1))
     whole = table.reindex(pd.MultiIndex.from_product([patients, levels]))
     rated = whole.to_numpy(dtype=float).reshape(len(patients), len(levels), table.shape[1])
     return np.where(np.isfinite(rated), rated, np.nan), list(levels)
 
 
+def mean_squares(rated: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Two-way analysis of variance of each feature, without replication.
+
+    Parameters
+    ----------
+    rated : ndarray, shape (patients, levels, features)
+        A patient who lacks a feature at one of the levels is left out of that feature.
+
+    Returns
+    -------
+    patients : ndarray of int, shape (features,)
+        How many are left.
+    between, across, error : ndarrays, shape (features,)
+        Mean squares of the patients, of the levels and of the rest, of values scaled to variance 1; NaN for a feature
+        that does not vary.
+    """
+    complete = np.isfinite(rated).all(axis=1)
+    n, k, counted = complete.sum(axis=0), rated.shape[1], complete[:, None]
+    values = np.where(counted, rated, 0.0)
+    with np.errstate(all="ignore"):
+        values /= np.abs(values).max(axis=(0, 1), initial=0.0)
+        values = (values - values.sum(axis=(0, 1)) / (n * k)) * counted
+        spread = np.sqrt((values**2).sum(axis=(0, 1)) / (n * k))
+        values /= np.where(spread > 1e-12, spread, np.nan)
+        rows, columns = values.mean(axis=1), values.sum(axis=0) / n
+        rest = (values - rows[:, None] - columns) * counted
+        between, across = k * (rows**2).sum(axis=0) / (n - 1), n * (columns**2).sum(axis=0) / (k - 1)
+        return n, between, across, (rest**2).sum(axis=(0, 1)) / ((n - 1) * (k - 1))
+
+
 def _agreement(rated: np.ndarray, confidence: float = 0.95) -> dict[str, np.ndarray]:
     """ICC(2,1) of every feature of `rated` (patients, perturbations, features)."""
-    k = rated.shape[1]
-    complete = np.isfinite(rated).all(axis=1)  # (patients, features)
-    n = complete.sum(axis=0)
-    scaled, varies = _standardised(np.where(complete[:, None], rated, 0.0), complete, n * k)
+    k, (n, between, across, error) = rated.shape[1], mean_squares(rated)
     with np.errstate(all="ignore"):
-        rows, columns = scaled.mean(axis=1), scaled.sum(axis=0) / n
-        rest = (scaled - rows[:, None] - columns) * complete[:, None]
-        between = k * (rows**2).sum(axis=0) / (n - 1)
-        across = n * (columns**2).sum(axis=0) / (k - 1)
-        error = (rest**2).sum(axis=(0, 1)) / ((n - 1) * (k - 1))
         estimate = (between - error) / (between + (k - 1) * error + k * (across - error) / n)
         low, high = _interval(estimate, between, across, error, n, k, confidence)
-    known = varies & (n >= FEWEST)
     found = {"estimate": estimate, "low": low, "high": high}
-    return {name: np.where(known, value, np.nan) for name, value in found.items()} | {"patients": n}
-
-
-def _standardised(filled: np.ndarray, complete: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centred and scaled over all measurements, which no ICC notices but its sums of squares do; what varies at all."""
-    counted = complete[:, None]
-    with np.errstate(all="ignore"):
-        largest = np.abs(filled).max(axis=(0, 1), initial=0.0)
-        filled = filled / np.where(largest > 0, largest, 1.0)
-        centred = (filled - filled.sum(axis=(0, 1)) / count) * counted
-        spread = np.sqrt((centred**2).sum(axis=(0, 1)) / count)
-        return np.nan_to_num(centred / spread, posinf=0.0, neginf=0.0), spread > 1e-12
+    return {name: np.where(n >= FEWEST, value, np.nan) for name, value in found.items()} | {"patients": n}
 
 
 def _interval(estimate, between, across, error, n, k: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:

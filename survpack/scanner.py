@@ -8,13 +8,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from survpack.cohort import listed
-from survpack.errors import BadInput
+from survpack.radiomics import parsed
+from survpack.robustness import mean_squares, stacked
 from survpack.selection import carries_intensity
 from survpack.study import Study
 
 SHARES = ["patient", "scanner", "residual"]
-PLAIN = "lesions"  # family of what is no radiomic feature: the lesion biomarkers, measured on the mask alone
 
 
 def variance_shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -34,29 +33,12 @@ def variance_shares(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A feature a row: `patient`, `scanner`, `residual`, which add up to 1, and `n`, how many patients it is of.
         The shares are NaN where fewer than two patients or scanners are left, and for a feature that is constant.
-
-    Raises
-    ------
-    BadInput
-        For an index of another form, and for a patient twice under one scanner.
     """
-    values = _by_patient_and_scanner(table)  # patients x scanners x features
-    whole = np.isfinite(values).all(axis=1)
-    patients, scanners = whole.sum(axis=0), values.shape[1]
-    values = np.where(whole[:, None], values, 0.0)
-    size = np.abs(values).max(axis=(0, 1), initial=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = values.sum(axis=(0, 1)) / (patients * scanners)
-        values = np.where(whole[:, None], values - mean, 0.0)
-        of_patient, of_scanner = values.mean(axis=1), values.sum(axis=0) / patients
-        rest = np.where(whole[:, None], values - of_patient[:, None] - of_scanner, 0.0)
-        between = scanners * (of_patient**2).sum(axis=0) / (patients - 1)
-        across = patients * (of_scanner**2).sum(axis=0) / (scanners - 1)
-        residual = (rest**2).sum(axis=(0, 1)) / ((patients - 1) * (scanners - 1))
-        parts = np.stack([(between - residual) / scanners, (across - residual) / patients, residual]).clip(0)
-        total = parts.sum(axis=0)
-        known = (patients > 1) & (scanners > 1) & (total > (1e-10 * size) ** 2)  # less is rounding of a constant
-        shares = np.where(known, parts / total, np.nan)
+    rated, levels = stacked(table)
+    scanners, (patients, between, across, error) = len(levels), mean_squares(rated)
+    with np.errstate(all="ignore"):
+        parts = np.stack([(between - error) / scanners, (across - error) / patients, error]).clip(0)
+        shares = parts / parts.sum(axis=0)
     return pd.DataFrame(shares.T, index=pd.Index(table.columns, name="feature"), columns=SHARES).assign(n=patients)
 
 
@@ -76,7 +58,8 @@ def experiment(
     site : Series, indexed by `patient_id`
         The scanner of each patient of `native`.
     rescans : DataFrame, indexed by (`patient_id`, `scanner`)
-        The same features under every scanner; patients of `native` among them are left out.
+        The same features under every scanner. Patients of `native` are left out, and scanners of none of them, of
+        which nothing can be learnt.
     harmonise : object with `fit(features, site)` and `transform(features, site)`
         As `survpack.harmonise.Combat()`.
 
@@ -87,16 +70,11 @@ def experiment(
         rescanned patients.
     DataFrame, indexed by `family`
         `features`, those that vary; median `before`, `after`, `patient_before`, `patient_after`.
-
-    Raises
-    ------
-    BadInput
-        Where `native` was not scanned by each of the scanners, or nobody else was rescanned, or no feature is shared.
     """
     columns = [name for name in native.columns if name in rescans.columns]
-    others = rescans.loc[~rescans.index.get_level_values("patient_id").isin(native.index), columns]
-    _require_comparable(site.reindex(native.index), others, columns)
-    learnt = harmonise.fit(native[columns], site.reindex(native.index))
+    patient, scanner = (rescans.index.get_level_values(level) for level in ("patient_id", "scanner"))
+    others = rescans.loc[~patient.isin(native.index) & scanner.isin(site[native.index]), columns]
+    learnt = harmonise.fit(native[columns], site[native.index])
     after = pd.concat({
         scanner: learnt.transform(
             seen.droplevel("scanner"), pd.Series(scanner, seen.index.get_level_values("patient_id"), name=site.name)
@@ -105,7 +83,7 @@ def experiment(
     }, names=["scanner"]).swaplevel()  # fmt: skip
     was, now = variance_shares(others), variance_shares(after[columns])
     found = pd.DataFrame({
-        "family": [family(name) for name in columns],
+        "family": parsed(columns)["family"].to_numpy(),
         "before": was["scanner"], "after": now["scanner"],
         "patient_before": was["patient"], "patient_after": now["patient"], "n": was["n"],
     })  # fmt: skip
@@ -126,7 +104,7 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
 
     Returns
     -------
-    None for any other cohort, which nobody can scan again, and for a single site.
+    None for any other cohort, which nobody can scan again, for a single site, and without features of intensity.
     """
     from joblib import Parallel, delayed
 
@@ -134,8 +112,9 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     from survpack.harmonise import Combat
     from survpack.phantom.rescan import rescanned
 
-    sites = study.sites
-    if study.name != "mets" or sites.nunique() < 2:
+    native = features.loc[study.development, [name for name in features if carries_intensity(name)]]
+    sites = study.sites[study.development]
+    if study.name != "mets" or sites.nunique() < 2 or native.empty:
         return None
     patients = study.splits.loc[study.splits["split"] == "test", "patient_id"].tolist()
     with TemporaryDirectory() as folder:
@@ -147,52 +126,4 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
         )
     index = pd.MultiIndex.from_tuples(keys, names=["patient_id", "scanner"])
     rescans = pd.DataFrame([one["features"] for one in found], index).astype(float)
-    native = features.loc[study.development, [name for name in features if carries_intensity(name)]]
-    return experiment(native, sites[study.development], rescans, Combat())
-
-
-def family(name: str) -> str:
-    """The family of a column of the biomarker table, by its tag; `PLAIN` for a lesion biomarker."""
-    from survpack.radiomics import names
-
-    if not name.startswith("rad_"):
-        return PLAIN
-    families = names()["family"]
-    _, _, rest = name.removeprefix("rad_").partition("_")  # the region
-    tag = rest if rest in families.index else rest.partition("_")[2]  # else the sequence stands before it
-    if tag not in families.index:
-        raise BadInput(f"biomarker `{name}`: {tag or 'no tag'} is no radiomic feature known here; rename the column.")
-    return families[tag]
-
-
-def _by_patient_and_scanner(table: pd.DataFrame) -> np.ndarray:
-    """Values, shape (patients, scanners, features); NaN for a patient whom a scanner did not see."""
-    if list(table.index.names) != ["patient_id", "scanner"]:
-        raise BadInput(
-            f"features of rescanned patients: indexed by {', '.join(map(str, table.index.names))}, expected patient_id "
-            "and scanner; set them as the index."
-        )
-    if len(twice := table.index[table.index.duplicated()]):
-        raise BadInput(
-            f"features of rescanned patients: {twice[0][0]} is there twice under scanner {twice[0][1]}; keep one row."
-        )
-    patients, scanners = (table.index.unique(level) for level in ("patient_id", "scanner"))
-    full = table.reindex(pd.MultiIndex.from_product([patients, scanners]))
-    return full.to_numpy(dtype=float).reshape(len(patients), len(scanners), table.shape[1])
-
-
-def _require_comparable(site: pd.Series, others: pd.DataFrame, columns: list[str]) -> None:
-    if not columns:
-        raise BadInput(
-            "scanner experiment: the rescanned patients have none of the features of the others; measure both alike."
-        )
-    if others.empty:
-        raise BadInput(
-            "scanner experiment: every rescanned patient is among those the harmonisation is learnt from; rescan "
-            "patients of the test set."
-        )
-    if unseen := sorted(set(others.index.get_level_values("scanner")) - set(site)):
-        raise BadInput(
-            f"scanner experiment: no patient of the development set was imaged by {listed(unseen)}, so nothing can be "
-            "learnt of it; leave that scanner out."
-        )
+    return experiment(native, sites, rescans, Combat())

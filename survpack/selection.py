@@ -8,9 +8,9 @@ import pandas as pd
 from survpack.cohort import listed
 from survpack.errors import BadInput
 from survpack.params import Selection as Choice
+from survpack.radiomics import RADIOMIC
 from survpack.robustness import FEWEST, icc, robust
 
-RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
 SHAPE = "_morph_"  # radiomics of shape: no intensity in them, so nothing of the scanner to harmonise
 OVERLAP = 3  # patients in common, below which two features are not said to correlate
 
@@ -152,12 +152,6 @@ def volume_dependence(features: pd.DataFrame, volume: pd.Series) -> pd.Series:
     table, volume = _finite(features), volume.reindex(features.index)
     known = (table.notna().mul(volume.notna(), axis=0).sum() >= OVERLAP) & (table.max() > table.min())
     return table.loc[:, known].corrwith(volume, method="spearman").reindex(table.columns).rename("rho")
-
-
-def independent_of_volume(features: pd.DataFrame, volume: pd.Series, at_most: float) -> list[str]:
-    """Columns whose |rho| with volume is known and no more than `at_most`."""
-    rho = volume_dependence(features, volume)
-    return rho.index[rho.abs() <= at_most].tolist()
 
 
 def _grouped(features: pd.DataFrame, correlation: float) -> np.ndarray:

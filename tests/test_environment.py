@@ -237,8 +237,9 @@ def test_a_stage_is_rerun_when_its_notebook_or_the_profile_changes(name):
     run = re.search(r" run (\S+)", stage["cmd"])
     if run:
         assert f"notebooks/{run[1]}.ipynb" in stage["deps"]
-    assert {"profile", "profiles"} <= set(stage["params"])
-    assert set(stage["params"]) <= set(PARAMS)
+    if name != "conformance":  # its choices are the benchmark's
+        assert {"profile", "profiles"} <= set(stage["params"])
+        assert set(stage["params"]) <= set(PARAMS)
 
 
 def test_a_stage_that_loops_over_models_is_waited_for_by_those_who_read_all_of_them():

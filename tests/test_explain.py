@@ -221,3 +221,39 @@ def test_shap_values_add_up_to_the_log_risk_above_the_mean_of_all_training_patie
     slopes = pd.Series(model.estimator.coef_, values.columns)
     centred = features - model.prepare.transform(model.read(train)).mean(axis=0)
     np.testing.assert_allclose(values, centred * slopes, atol=1e-8)
+
+
+# --- importance out of fold -----------------------------------------------------------------------------------------
+
+
+def test_out_of_fold_importance_finds_what_was_planted_and_no_more(make_patients, study_of, tmp_path):
+    """Log volume drives the hazard of these patients; ratio and sphericity are noise."""
+    study = study_of(tmp_path / "study", make_patients(240, 3, voxels=1))
+    found = explain.out_of_fold_importance(study, "lesion-cox", repeats=20, confidence=0.95, seed=1)
+    found = found.set_index("feature")
+    assert found.index[0] == "tumour_ml" and found.loc["tumour_ml", "low"] > 0.05
+    for name in ("oedema_to_tumour", "sphericity"):
+        assert found.loc[name, "low"] < 0.01 < found.loc["tumour_ml", "importance"]
+
+
+def test_out_of_fold_importance_never_scores_a_patient_whom_the_fit_has_seen(
+    make_patients, study_of, tmp_path, monkeypatch
+):
+    study = study_of(tmp_path / "study", make_patients(60, 3, voxels=1))
+    seen, scored, real_build, real_falls = [], [], explain.build, explain._falls
+
+    def watched_build(name, params):
+        model = real_build(name, params)
+        fit = model.fit
+        model.fit = lambda train: seen.append(set(train.outcome.index)) or fit(train)
+        return model
+
+    def watched_falls(risk_of, parts, held, *rest):
+        scored.append(set(held.outcome.index))
+        return real_falls(risk_of, parts, held, *rest)
+
+    monkeypatch.setattr(explain, "build", watched_build)
+    monkeypatch.setattr(explain, "_falls", watched_falls)
+    explain.out_of_fold_importance(study, "lesion-cox", repeats=2, confidence=0.95, seed=1)
+    assert len(scored) == 2 and not any(a & b for a, b in zip(seen, scored, strict=True))
+    assert set.union(*scored) == set(study.development)

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,8 @@ def test_tables_and_crops_of_other_patients_are_refused(patients, study_of, tmp_
     study = study_of(tmp_path / "study", patients.take(patients.outcome.index[:12]))
     crops = CropSet.load(study.paths.crops)
     with pytest.raises(BadInput, match="toy: participants, biomarkers and crops list other patients"):
-        Patients.of(study.cohort, study.biomarkers.iloc[::-1], crops)
+        turned = replace(study.biomarkers, features=study.biomarkers.features.iloc[::-1])
+        Patients.of(study.cohort, turned, crops)
     with pytest.raises(BadInput, match="dvc repro"):
         Patients.of(study.cohort, study.biomarkers, replace(crops, patient_ids=crops.patient_ids[1:]))
 
@@ -249,7 +251,7 @@ def test_a_chart_without_age_is_told_with_the_remedy(patients):
 
 
 def net() -> ElasticNet:
-    return ElasticNet(models.radiomic, l1_ratio=0.9, inner_folds=3, seed=5)
+    return ElasticNet(models.radiomic, SimpleNamespace(l1_ratio=0.9, inner_folds=3, seed=5))
 
 
 def test_the_elastic_net_finds_the_planted_feature_and_beats_chance_on_others(make_patients):
@@ -334,3 +336,65 @@ def test_a_model_that_does_not_exist_is_named_before_anything_runs(params):
             models.require_known(wrong)
     with pytest.raises(BadInput, match="explain.model is 'hybrid-efficientnet-mse', which is not among"):
         models.require_known(params.model_copy(update={"models": ["age", "clinical-cox"]}))
+
+
+# --- radiomics: chosen in the fold, and the negative controls -------------------------------------------------------
+
+
+def test_texture_is_what_the_controls_have_and_no_volume_or_shape(patients):
+    grey = replace(patients, shuffled=patients.shuffled[["rad_noise_1", "rad_planted"]])
+    assert list(models.texture(grey)) == ["rad_noise_1", "rad_planted"]
+
+
+@pytest.mark.parametrize("name", ["lesion-cox", "radiomics-coxnet", "texture-coxnet", "clinical-radiomics-rsf"])
+def test_what_is_chosen_depends_on_the_training_patients_alone(name, patients, params):
+    ids = list(patients.outcome.index)
+    train, held = patients.take(ids[:-12]), patients.take(ids[-12:])
+    rng = np.random.default_rng(0)
+    spoilt = replace(held, biomarkers=held.biomarkers * rng.uniform(0.1, 9, held.biomarkers.shape))
+    first, again = (models.build(name, params).fit(train) for _ in range(2))
+    before = first.read.selection.columns
+    first.predict(held, TIMES), again.predict(spoilt, TIMES)
+    assert before == first.read.selection.columns == again.read.selection.columns
+
+
+def test_lesion_cox_takes_the_biomarkers_named_in_their_order_and_passes_over_what_a_cohort_lacks(patients):
+    found = models.lesion(patients, ["oedema_to_tumour", "rim_mm", "tumour_ml"])
+    assert list(found) == ["oedema_to_tumour", "tumour_ml"]
+
+
+def test_shuffled_labels_leave_every_input_and_give_each_fold_another_order(patients, params):
+    seen = []
+
+    class Watched:
+        usual_risk = 0.0
+
+        def fit(self, given, label=""):
+            seen.append(given)
+
+    for label in ("mets control-shuffled-labels fold-0", "mets control-shuffled-labels fold-1"):
+        models.ShuffledLabels(Watched(), seed=3).fit(patients, label)
+    times = [one.outcome["time_days"].to_numpy() for one in seen]
+    assert not np.array_equal(times[0], times[1]) and not np.array_equal(times[0], patients.outcome["time_days"])
+    for one in seen:
+        pairs = set(zip(one.outcome["time_days"], one.outcome["event"], strict=True))
+        assert pairs == set(zip(patients.outcome["time_days"], patients.outcome["event"], strict=True))
+        assert one.biomarkers is patients.biomarkers and (one.outcome["site"] == patients.outcome["site"]).all()
+
+
+def test_a_control_of_shuffled_labels_ranks_nobody(make_patients, params):
+    from survpack.metrics import concordance
+
+    train, held = (make_patients(150, seed, voxels=1) for seed in (1, 2))
+    outcome, score = (held.outcome["time_days"].to_numpy(), held.outcome["event"].to_numpy()), {}
+    for name in ("texture-coxnet", "control-shuffled-labels"):
+        risks = [models.build(name, params).fit(train, f"fold-{k}").predict(held, TIMES).risk for k in range(4)]
+        score[name] = np.mean([concordance(*outcome, risk) for risk in risks])
+    assert score["texture-coxnet"] > 0.65 and abs(score["control-shuffled-labels"] - 0.5) < 0.1
+
+
+def test_a_cohort_of_masks_only_has_no_control_of_grey_values_and_says_why(patients):
+    without = replace(patients, shuffled=patients.shuffled.iloc[:, :0], noise=patients.noise.iloc[:, :0])
+    for name in models.NEEDS_IMAGES:
+        assert "masks only" in models.lacking(name, without) and models.lacking(name, patients) == ""
+    assert models.lacking("radiomics-coxnet", without) == ""

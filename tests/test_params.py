@@ -20,10 +20,25 @@ models: [age, volume]
 cohort: {mets: {patients: 148, sites: 3}}
 splits: {folds: 5, test_fraction: 0.2, seed: 7}
 tables: {suppress_below: 0}
-biomarkers: {spacing_mm: {mets: 2.0, other: 1.0}, bin_count: 32}
+preprocess:
+  orientation: LPS
+  resample: {image: spline, mask: nearest}
+  mr: {normalise: zscore, n4: false}
+  ct: {range_hu: [-1000, 400]}
+  pt: {range_suv: [0, 100]}
+biomarkers:
+  spacing_mm: {mets: 2.0, other: 1.0}
+  bins: {mr: {number: 32}, ct: {width: 25}, pt: {width: 0.5}}
+  regions: [tumour]
+  families: [glcm]
+  filters: []
+  lesions: pooled
+  seed: 1
+robustness: {patients: 40, perturbations: [shrink], seed: 29}
+selection: {measured: 0.8, icc: 0.75, correlation: 0.9, harmonise: true}
 crops: {size: 32, spacing_mm: {other: 2.0}, ct_window_hu: [-160, 240], suv_max: 20}
 training: {epochs: 12, batch_size: 16, learning_rate: 0.001, weight_decay: 0.01, dropout: 0.2, seed: 11}
-classical: {ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, seed: 13}
+classical: {lesion: [tumour_ml], ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, seed: 13}
 scores: {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, shown: [age], compare: [[age, volume]]}
 explain: {model: age, shap_model: age, repeats: 30, patients: 4, seed: 19}
 profiles:

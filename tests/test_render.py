@@ -16,14 +16,23 @@ from bs4 import BeautifulSoup
 
 from survpack import paths, render
 from survpack.errors import BadInput
+from survpack.numbers import amount
 
 SOURCES = ["paper.qmd", "_cohort.qmd", "_summary.qmd", "references.bib", "paper.css", "survpack.lua"]
 FIGURES = [
-    "cohort/flow", "cohort/survival", "biomarkers/heatmap", "biomarkers/distributions", "evaluation/forest",
+    "cohort/flow", "cohort/survival", "biomarkers/heatmap", "biomarkers/distributions", "biomarkers/icc",
+    "biomarkers/univariate", "biomarkers/scanner", "biomarkers/growth", "evaluation/controls", "evaluation/forest",
+    "explanation/lesion-importance",
     "evaluation/risk-groups", "evaluation/calibration", "evaluation/roc", "evaluation/days", "explanation/importance",
     "explanation/shap",
 ]  # fmt: skip
-TABLES = ["cohort/characteristics", "biomarkers/univariate", "evaluation/scores-cv", "evaluation/scores-test"]
+TABLES = [
+    "cohort/characteristics", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test"
+]  # fmt: skip
+RADIOMICS = {
+    "features": 2524, "with_icc": 2442, "robust": 748, "icc_threshold": 0.75, "volume_like": 79, "volume_threshold": 0.9,
+    "tested": 227, "discoveries": 91,
+}  # fmt: skip
 MODELS = ["age", "volume", "clinical-cox", "hybrid-efficientnet-mse", "hybrid-efficientnet-cox"]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="624" height="288"><rect width="600" height="250" fill="teal"/></svg>'
 PNG = bytes.fromhex(
@@ -63,11 +72,14 @@ def make_cohort(name: str, *, phantom: bool) -> None:
     scores = {split: {model: dict(metrics) for model in MODELS} for split in ("cv", "test")}
     scores["cv"]["clinical-cox"]["harrell_c"] = between(0.634)
     write(paths.METRICS / f"{name}.json", scores)
+    write(paths.METRICS / f"radiomics-{name}.json", RADIOMICS)
     write(paths.METRICS / f"cohort-{name}.json", facts)
     reading = "hybrid-efficientnet-cox minus clinical-cox: −0.03 (−0.10 to 0.04): not shown"
     write(paths.METRICS / f"comparisons-{name}.json", {"readings": [reading], "null_ibs": 0.2041})
     own = paths.CohortPaths(name)
     for figure in FIGURES:
+        if figure == "biomarkers/scanner" and not phantom:
+            continue  # nobody can be imaged again
         write(own.figures(".") / f"{figure}.svg", SVG)
     if phantom:
         write(own.figures("explanation") / "gradcam.png", PNG)
@@ -92,6 +104,13 @@ def study(tmp_path, monkeypatch):
         shutil.copy(real / "reports" / source, tmp_path / "reports" / source)
     shutil.copy(real / "params.yaml", tmp_path / "params.yaml")
     monkeypatch.setattr(render, "quarto_command", lambda: None)  # by Pandoc, even where Quarto is
+    value = {"feature": "Contrast", "value": 1.0, "reference": 1.0, "tolerance": 0.1, "within": True}
+    outside = {**value, "value": 2.0, "within": False}
+    write(paths.METRICS / "conformance.json", {"digital phantom": {"cm_contrast": value, "cm_energy": outside}})
+    write(
+        tmp_path / "reports" / "tables" / "study" / "conformance.md",
+        "| Configuration | Share |\n|:--|:--|\n| a | 50 % |\n",
+    )
     make_cohort("mets", phantom=True)
     make_cohort("my_own", phantom=False)
     return tmp_path
@@ -104,6 +123,30 @@ def test_cohorts_that_share_an_image_say_so(study):
     make_cohort("again", phantom=True)
     found = render.variables(["mets", "my_own", "again"], "here")
     assert found["mets"]["overlap"] == "It shares images with again (one image)."
+
+
+def test_what_conforms_is_counted_over_all_configurations_and_a_missing_benchmark_is_said(study):
+    told = render.variables(["mets"], "here")["study"]["conformance"]
+    assert told.startswith("1 of 2 benchmarked values lie within tolerance (digital phantom).")
+    assert "CT phantom of the benchmark was not at hand" in told
+    (paths.METRICS / "conformance.json").unlink()
+    with pytest.raises(BadInput, match="conformance.json: not found"):
+        render.variables(["mets"], "here")
+
+
+@pytest.mark.parametrize("ratio, said", [(3.2, "3.2 (mets)"), (0.8, "0.8 (mets)")])
+def test_the_speed_is_what_was_measured_and_not_called_faster(ratio, said, study):
+    assert "not measured" in render.variables(["mets"], "here")["study"]["speed"]
+    one = {"ours": ratio, "peer": 1.0, "ratio": ratio, "unit": "cases a second"}
+    write(paths.METRICS / "benchmarks.json", {"radiomics-mets": one, "mets-memory": one})
+    told = render.variables(["mets"], "here")["study"]["speed"]
+    assert said in told and "faster" not in told and "memory" not in told
+
+
+def test_numbers_of_stage_02_are_in_the_page(study):
+    found = render.variables(["mets"], "here")["mets"]["radiomics"]
+    assert found["features"] == amount(2524) and found["robust"] == f"748 of {amount(2442)} (31 %)"
+    assert found["discoveries"] == "91 features of 227 remain below 5 %."
 
 
 def page_of(cohorts) -> BeautifulSoup:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from survpack.errors import BadInput
 from survpack.params import Selection as Choice
 from survpack.robustness import icc
-from survpack.selection import Selection, clusters, independent_of_volume, volume_dependence
+from survpack.selection import Selection, clusters, volume_dependence
 
 LEVELS = ["original", "shrink", "grow", "noise"]
 
@@ -314,4 +314,3 @@ def test_volume_dependence_is_spearmans_over_the_patients_who_have_both():
     assert found["some"] == pytest.approx(spearmanr(features["some"][both], volume[both]).statistic)
     assert found[["cube", "inverse"]].tolist() == pytest.approx([1, -1])
     assert found[["same", "pair"]].isna().all()
-    assert independent_of_volume(features, volume, at_most=0.5) == ["free"]

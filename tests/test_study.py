@@ -114,13 +114,26 @@ def test_a_finished_fit_is_used_again_only_for_the_same_data_and_choices(study, 
     digest = fit_digest(study, "age")
     assert digest == fit_digest(study_of(tmp_path / "same", small), "age") != fit_digest(study, "volume")
     assert len({fit_name(fold, digest) for fold in (0, 1, TEST_FOLD)}) == 3
-    for section, change in (("training", {"epochs": 3}), ("training", {"seed": 5}), ("classical", {"ridge": 2.0})):
+    for section, change in (
+        ("training", {"epochs": 3}),
+        ("training", {"seed": 5}),
+        ("classical", {"ridge": 2.0}),
+        ("selection", {"icc": 0.5}),
+    ):
         params = study.params.model_copy(update={section: getattr(study.params, section).model_copy(update=change)})
         assert fit_digest(replace(study, params=params), "age") != digest
 
 
 @pytest.mark.parametrize(
-    "file", ["images.npy", "masks.npy", "crops.json", "cohort/splits.parquet", "biomarkers.parquet"]
+    "file",
+    [
+        "images.npy",
+        "masks.npy",
+        "crops.json",
+        "cohort/splits.parquet",
+        "biomarkers/features.parquet",
+        "biomarkers/perturbed.parquet",
+    ],
 )
 def test_one_changed_byte_of_the_data_makes_another_fit(file, study):
     path = study.paths.derived / file if "parquet" in file else study.paths.crops / file
@@ -248,3 +261,15 @@ def test_no_notebook_but_the_first_reaches_for_the_truth():
         source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
         source = re.sub(r"^%.*$", "", source, flags=re.MULTILINE)  # IPython's magics
         assert names_truth(source) == path.name.startswith("01-"), path.name
+
+
+def test_a_model_that_a_cohort_cannot_have_leaves_predictions_without_rows_that_no_score_sees(
+    small, study_of, tmp_path
+):
+    without = replace(small, shuffled=small.shuffled.iloc[:, :0], noise=small.noise.iloc[:, :0])
+    study = study_of(tmp_path / "masks", without, models=["age", "control-noise-voxels"])
+    for model in study.params.models:
+        fit_all(study, model)
+    assert len(Prognosis.load(study.paths.predictions("control-noise-voxels")).table) == 0
+    assert list(study.prognoses()) == ["age"]
+    assert study.learning_curves("control-noise-voxels").empty
