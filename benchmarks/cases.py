@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from survpack.grids import on_one_grid
+from survpack.lesions import box
+
 MARGIN = 2  # voxels around the region
 LEAST_VOXELS = 16  # below, the peer refuses some families
 BINS = {"ct": {"width": 25.0}, "pt": {"width": 0.5}}  # HU, SUV
@@ -80,13 +83,9 @@ def data_folder() -> Path | None:
 
 
 def _isotropic(image_path, mask_path, spacing: float) -> tuple[sitk.Image, sitk.Image]:
-    """Image by cubic spline, mask by nearest neighbour, on isotropic voxels."""
+    """Image by cubic spline, mask by nearest neighbour, on isotropic voxels around the region."""
     image, mask = sitk.ReadImage(image_path, sitk.sitkFloat64), sitk.ReadImage(mask_path)
-    size = [round(n * was / spacing) for n, was in zip(mask.GetSize(), mask.GetSpacing(), strict=True)]
-    grid = (size, sitk.Transform(), sitk.sitkNearestNeighbor, mask.GetOrigin(), [spacing] * 3, mask.GetDirection())
-    edge = float(sitk.GetArrayViewFromImage(image).min())
-    spline = (*grid[:2], sitk.sitkBSpline, *grid[3:], edge)
-    return sitk.Resample(image, *spline), sitk.Resample(mask, *grid)
+    return on_one_grid(image, mask, spacing, {"image": "spline", "mask": "nearest"})[:2]
 
 
 def _cut(name, group, image: sitk.Image, mask: sitk.Image, labels, bins: dict, shape: bool) -> Iterator[Case]:
@@ -95,8 +94,8 @@ def _cut(name, group, image: sitk.Image, mask: sitk.Image, labels, bins: dict, s
     inside = np.isin(sitk.GetArrayViewFromImage(mask).transpose(2, 1, 0), labels)
     if inside.sum() < LEAST_VOXELS or np.ptp(values[inside]) == 0:
         return
-    box = tuple(slice(max(axis.min() - MARGIN, 0), axis.max() + MARGIN + 1) for axis in np.nonzero(inside))
-    values, inside = np.ascontiguousarray(values[box]), np.ascontiguousarray(inside[box])
+    around = box(inside, MARGIN)
+    values, inside = np.ascontiguousarray(values[around]), np.ascontiguousarray(inside[around])
     if "width" in bins:
         bins = bins | {"low": float(np.floor(values[inside].min() / bins["width"]) * bins["width"])}
     yield Case(name, group, values, inside, image.GetSpacing(), bins, shape)

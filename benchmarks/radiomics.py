@@ -238,8 +238,7 @@ def extract(bids_folder: Path, patients: int) -> None:
     cohort = Cohort("mets", participants, images, bids.dictionary(bids_folder), bids.labels(bids_folder))
     chosen = params.load(HERE.parent / "params.yaml")
     start = time.perf_counter()
-    # HOOK: how stage 02 is called. No development patients: nothing is measured again under perturbations.
-    biomarkers.extract(cohort, chosen, development=[])
+    biomarkers.extract(cohort, chosen, development=[])  # nobody is measured again under perturbations
     seconds = time.perf_counter() - start
     get_reusable_executor().shutdown(wait=True)  # a child's memory is known once it has ended
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -18,21 +19,27 @@ from tqdm import tqdm
 
 from survpack import grids, lesions, normalise, preprocess, radiomics
 from survpack.cohort import TUMOUR, Cohort
+from survpack.errors import BadInput
 from survpack.params import Params, per_cohort
 from survpack.paths import CohortPaths, written_whole
+from survpack.radiomics import RADIOMIC
 from survpack.robustness import ORIGINAL, PERTURBATIONS, applicable, rng_of
 
-RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
 CONTROLS = ("shuffled", "noise")
 CONTROLLED = "tumour"  # the region whose controls are measured: noise in every compartment would know all their volumes
 NOISE = {"mr": (0.0, 1.0), "ct": (40.0, 100.0), "pt": (5.0, 2.0)}  # mean and spread, the same for every patient
 NOTES = ["patient_id", "region", "sequence", "reason"]
-CODE = ("biomarkers", "lesions", "radiomics", "preprocess", "normalise", "grids", "robustness")
-NAME = (
-    r"^rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9]+))?_)?"
-    r"(?P<tag>(?:morph|stat|ih|cm|rlm|szm|ngl|ngt)_.+)$"
+CODE = (
+    "biomarkers.py",
+    "lesions.py",
+    "radiomics.py",
+    "ibsi_names.csv",
+    "preprocess.py",
+    "normalise.py",
+    "grids.py",
+    "robustness.py",
 )
-MARGIN_MM = 20  # around the regions, in which they are perturbed
+MARGIN_MM = 20  # around the regions, in which they are perturbed; more for a filter that looks as far
 SMALLEST_LESION = 27  # voxels of a lesion that is measured by itself
 
 
@@ -103,7 +110,9 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     tables["features"] = tables["features"].dropna(axis=1, how="all")
     regions = regions_of(cohort.labels, params.biomarkers.regions).values()
     organs = {meaning for number, meaning in cohort.labels.items() if not any(number in own for own in regions)}
-    notes = [(patient, *note) for patient in patients for note in real[patient, ""]["notes"]]
+    notes = [
+        (patient, *note) for patient in patients for note in [*_absent(images, patient), *real[patient, ""]["notes"]]
+    ]
     return Biomarkers(
         **tables,
         perturbed=_perturbed(real, some, changes, tables["features"].columns, organs),
@@ -127,9 +136,11 @@ def measure_patient(
     """
     remember = partial(_remembered, CohortPaths(name).remembered)
     spacing = per_cohort(params.biomarkers.spacing_mm, name)
+    reach = radiomics.reach(params.biomarkers.filters, spacing)
     common = {"labels": labels, "spacing": spacing, "regions": params.biomarkers.regions, "change": change}
     common |= {"orientation": params.preprocess.orientation, "resample": params.preprocess.resample.model_dump()}
     common |= {"seed": params.robustness.seed if change else None, "patient": rows["patient_id"].iloc[0]}
+    common |= {"margin": max(MARGIN_MM, reach + 10) if change else None}
     parts = [remember(_shape, rows, common | {"shape": "morphology" in params.biomarkers.families})]
     for place in np.flatnonzero(rows["path"] != ""):
         row = rows.iloc[[place]]
@@ -137,7 +148,7 @@ def measure_patient(
         own = common | {"choice": getattr(params.preprocess, kind).model_dump(), "kind": kind}
         own |= {"bins": params.biomarkers.bins[kind].model_dump()}
         own |= {"controls": params.biomarkers.seed if controls and not change else None}
-        own |= {key: getattr(params.biomarkers, key) for key in ("families", "filters", "lesions")}
+        own |= {key: getattr(params.biomarkers, key) for key in ("families", "filters", "lesions")} | {"reach": reach}
         parts.append(remember(_sequence, row, own))
     whole = {which: {} for which in ("features", *CONTROLS)}
     for part in parts:
@@ -158,16 +169,15 @@ def regions_of(labels: dict[int, str], wanted: list[str]) -> dict[str, list[int]
     return found
 
 
-def described(columns) -> pd.DataFrame:
-    """What each column of the table is: `feature`, `region`, `sequence`, `filter`, `tag`, `family` ("lesion" if not radiomic)."""
-    found = pd.Series(list(columns), name="feature").str.extract(NAME).fillna("")
-    family = found["tag"].map(radiomics.names()["family"]).fillna("lesion")
-    return pd.concat([pd.Series(list(columns), name="feature"), found, family.rename("family")], axis=1)
-
-
 def kind_of(modality: str) -> str:
     """`ct`, `pt` or `mr`: whose units the grey values are in."""
     return modality if modality in ("ct", "pt") else "mr"
+
+
+def _absent(images: dict[str, pd.DataFrame], patient: str) -> list[tuple]:
+    """The sequences that others have at baseline and the patient has not."""
+    seen = {one: set(rows.loc[rows["path"] != "", "modality"]) for one, rows in images.items()}
+    return [("", modality, "no such image") for modality in sorted(set().union(*seen.values()) - seen[patient])]
 
 
 def _shape(rows: pd.DataFrame, choice: dict) -> dict:
@@ -180,6 +190,8 @@ def _shape(rows: pd.DataFrame, choice: dict) -> dict:
         mask = _changed(image, mask, first["modality"], choice)[1]
     found, reasons = lesions.measure(mask, choice["labels"], scans)
     notes = [("lesion", "", reason) for reason in reasons]
+    if not scans and not choice["change"] and "mr" in rows.loc[rows["path"] != "", "modality"].map(kind_of).tolist():
+        notes.append(("lesion", "", "surface_mm, ventricle_mm: no MR image on the grid of the mask"))
     if choice["shape"]:
         wanted = _only(mask, choice["labels"], regions)
         _, grid, told = grids.on_one_grid(None, wanted, choice["spacing"], choice["resample"], choice["orientation"])
@@ -205,21 +217,27 @@ def _sequence(row: pd.DataFrame, choice: dict) -> dict:
     for region, members in regions_of(choice["labels"], choice["regions"]).items():
         inside = np.isin(numbers, members)
         if low is not None:
-            inside &= ~((values < low) | (values > high))  # what is not a number stays, to be told of
+            beyond = inside & ((values < low) | (values > high))  # what is not a number stays, to be told of
+            if beyond.any():
+                why = f"{beyond.sum()} of {inside.sum()} voxels outside {low:g} to {high:g}, left out"
+                notes.append((region, one.modality, why))
+            inside &= ~beyond
         seen = {"features": values}
         if choice["controls"] is not None and region == CONTROLLED:
             seed = [choice["controls"], *f"{one.patient_id} {one.modality} {region}".encode()]
             seen |= _controls(values, inside, NOISE[kind], np.random.default_rng(seed))
+        told = ""
         for which, volume in seen.items():
             measured, reason = _over_lesions(volume, inside, mask.GetSpacing(), bins, families, choice["lesions"])
             start = f"{RADIOMIC}{region}_{one.modality}"
             result[which] |= {f"{start}_{tag}": value for tag, value in measured.items()}
-            if which == "features":
-                notes += [(region, one.modality, reason)] if reason else []
+            told = reason if which == "features" else told
+        notes += [(region, one.modality, told)] if told else []
         for filtering, volume in filtered.items():
             own = radiomics.Bins(number=choice["bins"]["number"] or 32)  # a filter's output is in no unit
-            measured, _ = _over_lesions(volume, inside, mask.GetSpacing(), own, families, choice["lesions"])
+            measured, reason = _over_lesions(volume, inside, mask.GetSpacing(), own, families, choice["lesions"])
             start = f"{RADIOMIC}{region}_{one.modality}-{filtering}"
+            notes += [(region, f"{one.modality}-{filtering}", reason)] if reason not in ("", told) else []
             result["features"] |= {f"{start}_{tag}": value for tag, value in measured.items()}
     return result | {"notes": notes}
 
@@ -235,7 +253,8 @@ def _prepared(one, choice: dict) -> tuple[sitk.Image, sitk.Image, list]:
     if choice["change"]:
         image, mask = _changed(image, mask, one.modality, choice)
     wanted = _only(mask, choice["labels"], regions_of(choice["labels"], choice["regions"]))
-    image, mask, told = grids.on_one_grid(image, wanted, choice["spacing"], choice["resample"], choice["orientation"])
+    grid = (choice["spacing"], choice["resample"], choice["orientation"], max(10, choice["reach"]))
+    image, mask, told = grids.on_one_grid(image, wanted, *grid)
     return image, mask, [("", one.modality, note) for note in [*notes, told] if note]
 
 
@@ -246,7 +265,7 @@ def _changed(image: sitk.Image | None, mask: sitk.Image, modality: str, choice: 
     if image is not None and not grids.same_grid(image, mask):
         mask, _ = grids.mask_onto(mask, image)
     mask = _only(mask, choice["labels"], regions_of(choice["labels"], choice["regions"]))
-    image, mask = _near(image, mask)
+    image, mask = _near(image, mask, choice["margin"])
     return PERTURBATIONS[choice["change"]](image, mask, choice["labels"], rng)
 
 
@@ -263,13 +282,13 @@ def _only(mask: sitk.Image, labels: dict[int, str], regions: dict[str, list[int]
     return kept
 
 
-def _near(image: sitk.Image | None, mask: sitk.Image) -> tuple[sitk.Image | None, sitk.Image]:
-    """Image and mask cut to the regions and what lies `MARGIN_MM` around them."""
+def _near(image: sitk.Image | None, mask: sitk.Image, margin_mm: float) -> tuple[sitk.Image | None, sitk.Image]:
+    """Image and mask cut to the regions and what lies around them."""
     inside = sitk.GetArrayViewFromImage(mask) != 0
     if not inside.any():
         return image, mask
     places = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
-    margin = [int(np.ceil(MARGIN_MM / spacing)) for spacing in mask.GetSpacing()]
+    margin = [int(np.ceil(margin_mm / spacing)) for spacing in mask.GetSpacing()]
     start = [int(max(own[0] - more, 0)) for own, more in zip(places, margin, strict=True)]
     stop = [int(min(own[-1] + more + 1, n)) for own, more, n in zip(places, margin, mask.GetSize(), strict=True)]
     size = [b - a for a, b in zip(start, stop, strict=True)]
@@ -323,22 +342,38 @@ def _perturbed(real: dict, some: list[str], changes: list[str], columns: pd.Inde
         [(patient, how or ORIGINAL) for patient, how in keys], names=["patient_id", "perturbation"]
     )
     table = pd.DataFrame([real[key]["features"] for key in keys], index).reindex(columns=columns).astype(float)
-    changed = table.drop(index=ORIGINAL, level="perturbation")
-    lost = changed.columns[changed.isna().all()]  # distances to a brain that is no longer whole
+    changed = table[table.index.get_level_values("perturbation") != ORIGINAL]
+    lost = changed.columns[changed.isna().all() & bool(len(changed))]  # distances to a brain that is no longer whole
     return table.drop(columns={*lost, *(f"{organ}_ml" for organ in organs if f"{organ}_ml" in table)})
 
 
 def _remembered(folder: Path, measure, rows: pd.DataFrame, choice: dict) -> dict:
     """`measure(rows, choice)`, or what it gave for the same files, choices and code."""
-    files = [_digest(path, Path(path).stat().st_mtime_ns) for path in [*rows["path"], *rows["mask_path"]] if path]
+    paths = [path for path in [*rows["path"], *rows["mask_path"]] if path]
+    if gone := [path for path in paths if not Path(path).is_file()]:
+        raise BadInput(
+            f"{gone[0]}: file not found, expected it where stage 01 saw it; put it back, or run stage 01 again."
+        )
+    files = [_digest(path, Path(path).stat().st_mtime_ns) for path in paths]
     told = json.dumps([_code(), files, rows["modality"].tolist(), choice], sort_keys=True, default=str)
     path = folder / f"{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    found = measure(rows, choice)
-    with written_whole(path) as part:
-        part.write_text(json.dumps(found))
+    found = _recalled(path)
+    if found is None:
+        found = measure(rows, choice)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as own:  # of this process: another may be writing the same
+            Path(own, path.name).write_text(json.dumps(found))
+            Path(own, path.name).replace(path)
     return found
+
+
+def _recalled(path: Path) -> dict | None:
+    """What a file of `remembered` holds; None where there is none, or it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "notes" in found else None
 
 
 @lru_cache(maxsize=64)
@@ -348,4 +383,4 @@ def _digest(path: str, changed: int = 0) -> str:
 
 @lru_cache(maxsize=1)
 def _code() -> list[str]:
-    return [version("z-rad")] + [_digest(str(Path(__file__).with_name(f"{module}.py"))) for module in CODE]
+    return [version("z-rad")] + [_digest(str(Path(__file__).with_name(name))) for name in CODE]

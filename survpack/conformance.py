@@ -116,25 +116,6 @@ def compare(measured: dict[str, float], reference: pd.DataFrame) -> dict[str, di
     return found
 
 
-def table(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
-    """What `run` found, a row a configuration.
-
-    Returns
-    -------
-    DataFrame
-        Index `configuration`; columns `benchmarked` and `within` (counts), `share`, and `outside`: the names of
-        those that are not within tolerance.
-    """
-    rows = {}
-    for name, compared in found.items():
-        outside = [f"{one['feature']} ({tag})" for tag, one in compared.items() if not one["within"]]
-        within = len(compared) - len(outside)
-        rows[name] = [len(compared), within, within / len(compared) if compared else np.nan, ", ".join(outside)]
-    return pd.DataFrame.from_dict(rows, "index", columns=["benchmarked", "within", "share", "outside"]).rename_axis(
-        "configuration"
-    )
-
-
 # --- the phantoms
 
 
@@ -160,10 +141,19 @@ def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
 
 
 def _ct(how: Configuration, image: Path, mask: Path, reference: Path) -> tuple[dict[str, float], pd.DataFrame]:
-    from survpack import grids  # SimpleITK is slow to import
+    import SimpleITK as sitk  # slow to import
 
-    values = np.rint(_array(grids.resampled(_read(image), SPACING_MM, how.image)))  # CT numbers are whole
-    intact = _array(grids.resampled_mask(_read(mask), SPACING_MM, "half")) == 1
+    from survpack import grids
+    from survpack.preprocess import read_image
+
+    on_grid = (
+        grids.resampled(read_image(str(image)), SPACING_MM, how.image),
+        grids.resampled_mask(read_image(str(mask)), SPACING_MM, "half"),
+    )
+    values, numbers = (sitk.GetArrayFromImage(volume).transpose(2, 1, 0) for volume in on_grid)
+    values, intact = np.rint(values), numbers == 1  # CT numbers are whole
+    if intact.shape != values.shape or not intact.any():
+        raise BadInput(f"{mask}: empty or on another grid than {image.name}, expected the IBSI's mask; copy it anew.")
     kept = intact.copy()
     if how.range_hu:
         kept &= (values >= how.range_hu[0]) & (values <= how.range_hu[1])
@@ -173,31 +163,18 @@ def _ct(how: Configuration, image: Path, mask: Path, reference: Path) -> tuple[d
     return _measured(values, intact, kept, how.bins), _published(reference)
 
 
-def _read(path: Path):
-    import SimpleITK as sitk
-
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise BadInput(f"{path}: unreadable ({reason}), expected the IBSI's CT phantom; copy it anew.") from None
-
-
-def _array(volume) -> np.ndarray:
-    import SimpleITK as sitk
-
-    return sitk.GetArrayFromImage(volume).transpose(2, 1, 0)
-
-
 def _published(path: Path) -> pd.DataFrame:
     """The IBSI's table of one configuration, of the 3-D, merged features, under our tags."""
-    table = pd.read_csv(path, encoding="utf-8-sig")  # begins with a byte-order mark
-    missing = {"tag", "reference value", "tolerance"} - set(table)
-    if missing:
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig")  # begins with a byte-order mark
+        if missing := {"tag", "reference value", "tolerance"} - set(table):
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        table = table.astype({"tag": str, "reference value": float, "tolerance": float})
+    except ValueError as error:  # as pandas' own are
         raise BadInput(
-            f"{path}: no column {', '.join(sorted(missing))}, expected tag, reference value and tolerance; "
+            f"{path}: {' '.join(str(error).split())}, expected tag, reference value and tolerance; "
             "copy the IBSI's table anew."
-        )
+        ) from None
     table["tag"] = table["tag"].str.replace(r"_3D(_comb)?$", "", regex=True)
     table = table.rename(columns={"reference value": "reference"}).drop_duplicates("tag").set_index("tag")
     return table[["reference", "tolerance"]]

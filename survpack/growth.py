@@ -16,10 +16,13 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from joblib import Parallel, delayed
+from scipy.ndimage import find_objects
 from tqdm import tqdm
 
+from survpack import lesions
 from survpack.cohort import TUMOUR, Cohort, listed
 from survpack.errors import BadInput
+from survpack.preprocess import read_image
 
 VISIT = ["patient_id", "session", "day"]
 SIZE = ["tumour_ml", "diameter_sum_mm"]
@@ -164,26 +167,15 @@ def diameter_sum(mask: sitk.Image, tumour_labels: list[int]) -> float:
     mask : Image of numbers, three axes
     tumour_labels : list of int
     """
-    from scipy.ndimage import find_objects, label
-
-    from survpack import lesions
-
     axial, spacing = lesions.axial_axis(mask), np.array(mask.GetSpacing())
-    numbered, _ = label(np.isin(sitk.GetArrayViewFromImage(mask).T, tumour_labels), np.ones((3, 3, 3)))
-    volumes = np.bincount(numbered.ravel())[1:] * spacing.prod() / 1000
-    total = 0.0
-    for k, box in enumerate(find_objects(numbered)):
-        if volumes[k] >= min(lesions.SMALLEST_ML, volumes.max()):
-            slices = np.moveaxis(numbered[box] == k + 1, axial, 0)
-            outlines = [lesions.outline(flat, np.delete(spacing, axial)) for flat in slices if flat.any()]
-            total += max(lesions.diameter(points) for points in outlines)
-    return total
+    numbered, voxels = lesions.components(np.isin(sitk.GetArrayViewFromImage(mask).T, tumour_labels))
+    volumes, boxes = voxels * spacing.prod() / 1000, find_objects(numbered)
+    counted = np.flatnonzero(volumes >= min(lesions.SMALLEST_ML, volumes.max(initial=0)))
+    parts = (numbered[boxes[k]] == k + 1 for k in counted)
+    return float(sum(lesions.axial_callipers(part, spacing, axial)[0] for part in parts))
 
 
 def _size(path: str, labels: dict[int, str]) -> dict[str, float]:
-    from survpack import lesions
-    from survpack.preprocess import read_image
-
     mask = read_image(path)
     voxel_ml = float(np.prod(mask.GetSpacing())) / 1000
     found = lesions.lesion_volumes(sitk.GetArrayViewFromImage(mask), voxel_ml, labels)

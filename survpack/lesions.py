@@ -31,6 +31,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from survpack.cohort import TUMOUR
+from survpack.grids import same_grid
 
 SMALLEST_ML = 0.01  # a smaller speck is no lesion
 MEASURABLE_MM = 10.0  # RANO-BM: of the longest axial diameter, on two axial slices or more
@@ -63,11 +64,6 @@ FEATURES = {  # column: words for the reader, unit
 }
 
 
-def described(name: str) -> tuple[str, str]:
-    """Words and unit of a column; those of any organ's volume too, which `FEATURES` cannot list."""
-    return FEATURES.get(name) or (f"Volume of {name.removesuffix('_ml')}", "mL" if name.endswith("_ml") else "")
-
-
 def measure(
     mask: sitk.Image, labels: dict[int, str], images: dict[str, sitk.Image] | None = None
 ) -> tuple[dict[str, float], list[str]]:
@@ -88,8 +84,7 @@ def measure(
     list of str
         Why something is NaN, or is to be read with care; each begins with the columns it is about.
     """
-    spacing = np.array(mask.GetSpacing())
-    numbers = sitk.GetArrayViewFromImage(mask).T
+    spacing, numbers = np.array(mask.GetSpacing()), sitk.GetArrayViewFromImage(mask).T
     start, part = _cut(numbers, numbers != 0)
     found = lesion_volumes(part, float(np.prod(spacing)) / 1000, labels)
     inside = {meaning: np.isin(part, _numbers(labels, meaning)) for meaning in (*TUMOUR, "oedema")}
@@ -140,10 +135,20 @@ def lesion_volumes(mask: np.ndarray, voxel_ml: float, labels: dict[int, str]) ->
     return found
 
 
-def lesion_count(tumour: sitk.Image, smallest_ml: float = SMALLEST_ML) -> int:
-    """Connected components (faces, edges or corners touching) of at least `smallest_ml`."""
-    _, voxels = _components(sitk.GetArrayViewFromImage(tumour) != 0)
-    return int((voxels * float(np.prod(tumour.GetSpacing())) >= 1000 * smallest_ml).sum())
+def components(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected parts (by faces, edges or corners), numbered from 1, and the voxels of each."""
+    from scipy.ndimage import label
+
+    numbered, _ = label(inside, np.ones((3, 3, 3)))
+    return numbered, np.bincount(numbered.ravel())[1:]
+
+
+def box(inside: np.ndarray, margin: int = 0) -> tuple[slice, ...] | None:
+    """The box around a region and `margin` voxels more, as far as the array goes; None where there is no region."""
+    from scipy.ndimage import find_objects
+
+    found = find_objects(inside.view(np.uint8), max_label=1)[0]
+    return found and tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in found)
 
 
 def axial_axis(image: sitk.Image) -> int:
@@ -226,13 +231,13 @@ def _sizes(tumour: np.ndarray, spacing: np.ndarray, axial: int) -> tuple[dict[st
     """Count, and what is of the largest lesion; all lesions are in `tumour`."""
     from scipy.ndimage import find_objects
 
-    numbered, voxels = _components(tumour)
+    numbered, voxels = components(tumour)
     boxes = find_objects(numbered)
     sides = np.array([[s.stop - s.start for s in box] for box in boxes])
     reach = np.linalg.norm(np.delete(sides * spacing, axial, 1), axis=1)
     several = sides[:, axial] >= 2
     most = set(np.flatnonzero(voxels == voxels.max()))
-    shown = {k: _axial(numbered[boxes[k]] == k + 1, spacing, axial)
+    shown = {k: axial_callipers(numbered[boxes[k]] == k + 1, spacing, axial)
              for k in most | set(np.flatnonzero((reach >= MEASURABLE_MM) & several))}  # fmt: skip
     wide = {k: diameter(outline(numbered[boxes[k]] == k + 1, spacing)) for k in most}
     largest = max(most, key=lambda k: np.round([wide[k], *shown[k]], 6).tolist())  # of equal volumes, the wider
@@ -251,7 +256,7 @@ def _sizes(tumour: np.ndarray, spacing: np.ndarray, axial: int) -> tuple[dict[st
     return found | {"sphericity": _crofton(numbered[boxes[largest]] == largest + 1, spacing)[1]}, []
 
 
-def _axial(lesion: np.ndarray, spacing: np.ndarray, axial: int) -> tuple[float, float]:
+def axial_callipers(lesion: np.ndarray, spacing: np.ndarray, axial: int) -> tuple[float, float]:
     """`callipers` of the axial slice on which the lesion is longest."""
     plane, slices = np.delete(spacing, axial), np.moveaxis(lesion, axial, 0)
     sides = np.stack([np.ptp(np.argwhere(flat), axis=0) + 1 if flat.any() else [0, 0] for flat in slices]) * plane
@@ -276,7 +281,7 @@ def _rim(tumour: np.ndarray, core: np.ndarray, spacing: np.ndarray) -> float:
     """Mean thickness around all cores, mm."""
     from scipy.ndimage import find_objects
 
-    numbered, _ = _components(tumour)
+    numbered, _ = components(tumour)
     boxes, volume, surface = find_objects(numbered), 0.0, 0.0
     for number in np.unique(numbered[core]):
         lesion, within = numbered[boxes[number - 1]] == number, core[boxes[number - 1]]
@@ -324,7 +329,7 @@ def depths(
     from scipy.spatial import cKDTree
 
     given = {name: images[name] for name in MR if name in images}
-    arrays = {name: sitk.GetArrayViewFromImage(one).T for name, one in given.items() if _same_grid(one, mask)}
+    arrays = {name: sitk.GetArrayViewFromImage(one).T for name, one in given.items() if same_grid(one, mask)}
     reasons = [f"surface_mm, ventricle_mm: {name} is not on the grid of the mask" for name in given.keys() - arrays]
     if not arrays:
         return {}, sorted(reasons)
@@ -350,8 +355,9 @@ def not_a_brain(inside: np.ndarray, spacing_mm) -> str:
 
     A brain has the volume, the sides and the roundness of one: `BRAIN_ML`, `BRAIN_MM`, `BRAIN_FILL`.
     """
-    voxels, (_, box) = np.count_nonzero(inside), _box(inside)
-    volume, fill, sides = voxels * np.prod(spacing_mm) / 1000, voxels / max(np.prod(box), 1), box * spacing_mm
+    _, cut = _cut(inside, inside)
+    voxels, sides = np.count_nonzero(cut), cut.shape * np.array(spacing_mm)
+    volume, fill = voxels * np.prod(spacing_mm) / 1000, voxels / max(cut.size, 1)
     if not BRAIN_ML[0] <= volume <= BRAIN_ML[1]:
         return f"{volume:.0f} mL of it are not zero"
     if not BRAIN_FILL[0] <= fill <= BRAIN_FILL[1]:
@@ -456,27 +462,7 @@ def _numbers(labels: dict[int, str], wanted: str) -> list[int]:
     return [number for number, meaning in labels.items() if meaning == wanted]
 
 
-def _components(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parts numbered from 1, and the voxels of each."""
-    from scipy.ndimage import label
-
-    numbered, _ = label(inside, np.ones((3, 3, 3)))
-    return numbered, np.bincount(numbered.ravel())[1:]
-
-
-def _box(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First voxel and size of the box around a region; zeros where it is empty."""
-    ends = [np.flatnonzero(inside.any(tuple(k for k in range(3) if k != axis))) for axis in range(3)]
-    return np.array([[e[0], e[-1] - e[0] + 1] if len(e) else [0, 0] for e in ends]).T
-
-
 def _cut(array: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First voxel of the box around a region, and a copy of the array there: masks of a whole trunk are large."""
-    start, size = _box(inside)
-    box = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    return start, np.ascontiguousarray(array[box])
-
-
-def _same_grid(image: sitk.Image, mask: sitk.Image) -> bool:
-    facts = [np.r_[each.GetSpacing(), each.GetOrigin(), each.GetDirection()] for each in (image, mask)]
-    return image.GetSize() == mask.GetSize() and np.allclose(*facts, atol=1e-3)
+    around = box(inside) or (slice(0, 0),) * 3
+    return np.array([side.start for side in around]), np.ascontiguousarray(array[around])

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from survpack.biomarkers import RADIOMIC, Biomarkers
+from survpack.biomarkers import Biomarkers
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
 from survpack.params import Params
 from survpack.preprocess import CropSet
 from survpack.prognosis import median_days
+from survpack.radiomics import RADIOMIC
 
 
 class Forecast(NamedTuple):
@@ -149,6 +150,12 @@ class Chosen:
 
         table = self.read(patients)
         self.selection = Selection(self.choice).fit(table, patients.outcome["site"], patients.perturbed)
+        if not self.selection.columns and not self.chart:
+            steps = "; ".join(f"{one['step']}: {one['remaining']}" for one in self.selection.steps)
+            raise BadInput(
+                f"biomarkers: none of {table.shape[1]} columns is left to learn from ({steps}); "
+                "ask for less in `selection` of params.yaml, or drop the model there."
+            )
         return self
 
     def __call__(self, patients: Patients) -> pd.DataFrame:
@@ -495,7 +502,7 @@ def _require_name(name: str) -> None:
 def lacking(name: str, patients: Patients) -> str:
     """Why a model cannot be fitted to these patients, or nothing."""
     if name in NEEDS_IMAGES and patients.shuffled.empty:
-        return f"{name} needs grey values, and this cohort has masks only"
+        return f"{name} needs grey values of the tumour, and none are measured (a cohort of masks, or not asked for)"
     return ""
 
 

@@ -119,7 +119,7 @@ def _scaled(image: sitk.Image, values: np.ndarray, modality: str, method: str) -
     if method == "whitestripe":
         shift, scale, reason = _white_stripe(values, modality)
     else:
-        shift, scale = float(values.mean()), float(values.std())
+        shift, scale = _moments(values)
     if not scale:
         return image - shift, f"{modality}: every voxel of the foreground has the same value, shifted to 0"
     return (image - shift) / scale, reason
@@ -136,10 +136,19 @@ def _white_stripe(values: np.ndarray, modality: str) -> tuple[float, float, str]
     values = values.astype(np.float32)
     try:
         found.fit(create_image(values), create_image(np.ones_like(values)))
+        if not np.isfinite([found.mean, found.std]).all():
+            raise NormalizationError("values too large")
     except (NormalizationError, np.linalg.LinAlgError) as error:
         reason = f"{modality}: no white stripe found ({' '.join(str(error).split())[:120]}), z-score instead"
-        return float(values.mean()), float(values.std()), reason
+        return *_moments(values), reason
     return found.mean, found.std, ""
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation, summed in double precision; equal values have exactly none."""
+    if values.min() == values.max():
+        return float(values[0]), 0.0
+    return float(values.mean(dtype=float)), float(values.std(dtype=float))
 
 
 def _nyul(image: sitk.Image, values: np.ndarray) -> sitk.Image:

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from survpack.errors import BadInput
 from survpack.paths import PARAMS, written_whole
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("expected the lower end first")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class _Section(BaseModel):
@@ -40,11 +49,11 @@ class MR(_Section):
 
 
 class CT(_Section):
-    range_hu: tuple[float, float]
+    range_hu: Range
 
 
 class PT(_Section):
-    range_suv: tuple[float, float]
+    range_suv: Range
 
 
 class Preprocess(_Section):
@@ -94,7 +103,7 @@ class Selection(_Section):
 class Crops(_Section):
     size: int = Field(ge=32, multiple_of=32)  # the encoders halve it five times
     spacing_mm: dict[str, Positive]
-    ct_window_hu: tuple[float, float]
+    ct_window_hu: Range
     suv_max: float = Field(gt=0)
 
 

@@ -28,6 +28,7 @@ from survpack.paths import written_whole
 SAME_FRAME_DICE = 0.8  # masks of one lesion in one frame overlap by more: 0.87 or more in 50 of 51 patients of sts
 FLOATS = (sitk.sitkFloat32, sitk.sitkFloat64)
 NIFTI = re.compile(r"\.nii(\.gz)?$")
+LARGEST = float(np.finfo(np.float16).max)  # crops are kept in half precision
 BASELINE_DAYS = 30  # CT, MR and PET of one work-up are seldom taken on one day
 
 
@@ -122,7 +123,10 @@ def _crop_patient(
         image, note = for_network(image, row.modality, params, choice)
         notes.append(note)
         grid = cubes[first if aligned else row.mask_path]
-        images[modalities.index(row.modality)] = onto(image, grid, sitk.sitkLinear)
+        voxels = onto(image, grid, sitk.sitkLinear)
+        if np.abs(voxels).max() > LARGEST:
+            notes.append(f"{row.modality}: values to {np.abs(voxels).max():.3g}, cut off at {LARGEST:g}")
+        images[modalities.index(row.modality)] = voxels.clip(-LARGEST, LARGEST)
     numbers = onto(read_image(first), cubes[first], sitk.sitkNearestNeighbor)
     masks = np.stack([np.isin(numbers, own) for own in _numbers(cohort.labels).values()]).astype(np.float32)
     return images, masks, aligned, "; ".join(filter(None, notes))

@@ -23,6 +23,7 @@ from survpack.errors import BadInput
 FAMILIES = ("morphology", "intensity", "histogram", "glcm", "glrlm", "glszm", "ngldm", "ngtdm")
 NAMES = Path(__file__).with_name("ibsi_names.csv")
 MOST_LEVELS = 1000  # the co-occurrence matrix has this number squared of cells
+LOG_REACH = 4.0  # sigmas after which a Laplacian of Gaussian is cut off
 AHEAD = [step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]  # 13 directions
 SUB_BANDS = ["".join(letters) for letters in product("LH", repeat=3)]  # along x, y and z: low or high pass
 
@@ -495,7 +496,7 @@ def filtered(values, spacing_mm, filters) -> dict[str, np.ndarray]:
         if sigma is None:
             made |= {f"wav{band}": Wavelets3D("coif1", "reflect", band, 1) for band in SUB_BANDS}
         else:
-            made[name] = LoG("reflect", sigma, 4.0, "3D")
+            made[name] = LoG("reflect", sigma, LOG_REACH, "3D")
     values = np.asarray(values, float)
     finite = np.isfinite(values)
     filled = values if finite.all() else np.where(finite, values, np.median(values[finite]) if finite.any() else 0.0)
@@ -504,6 +505,12 @@ def filtered(values, spacing_mm, filters) -> dict[str, np.ndarray]:
         direction=(1.0, 0, 0, 0, 1, 0, 0, 0, 1), shape=filled.shape,
     )  # fmt: skip
     return {name: np.where(finite, one.apply(image).array.transpose(2, 1, 0), np.nan) for name, one in made.items()}
+
+
+def reach(filters, spacing_mm: float) -> float:
+    """How far the filters look, mm, on voxels of `spacing_mm`: what they need around a region."""
+    sigmas = [_sigma(name, (spacing_mm,) * 3) for name in filters]
+    return float(max((6 * spacing_mm if sigma is None else LOG_REACH * sigma for sigma in sigmas), default=0.0))
 
 
 def _sigma(name: str, spacing_mm) -> float | None:
@@ -520,6 +527,11 @@ def _sigma(name: str, spacing_mm) -> float | None:
         raise BadInput(
             f"biomarkers.filters: {name} on voxels of {' x '.join(f'{s:g}' for s in spacing_mm)} mm, expected cubes; "
             "resample the image to cubes first."
+        )
+    if 2 * float(match[1]) < max(spacing_mm):
+        raise BadInput(
+            f"biomarkers.filters: {name} on voxels of {max(spacing_mm):g} mm, expected a sigma of half a voxel or more, "
+            "which a voxel can show; choose a larger one, or smaller voxels (biomarkers.spacing_mm)."
         )
     return float(match[1])
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from survpack.cohort import TUMOUR
 from survpack.errors import BadInput
+from survpack.lesions import box
 
 ORIGINAL = "original"
 FEWEST = 5  # patients of whom an ICC is estimated
@@ -38,8 +39,8 @@ def rng_of(seed: int, patient: str, name: str) -> np.random.Generator:
 
 
 def applicable(names: Iterable[str], has_image: bool) -> list[str]:
-    """Those of the perturbations that change anything; a patient with a mask only has no noise."""
-    return [name for name in names if has_image or name not in OF_IMAGES]
+    """Those of the perturbations that change anything, each once; a patient with a mask only has no noise."""
+    return [name for name in dict.fromkeys(names) if has_image or name not in OF_IMAGES]
 
 
 # --- the perturbations: each (image, mask, labels, rng) -> (image, mask)
@@ -70,11 +71,11 @@ def contour(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.
     a voxel.
     """
     array = sitk.GetArrayFromImage(mask)
-    box = _box(_lesions(array, labels))
-    if box is None:
+    around = box(_lesions(array, labels), MARGIN)
+    if around is None:
         return image, mask
     spacing = np.array(mask.GetSpacing()[::-1])
-    cut = array[box]
+    cut = array[around]
     edge = max(float(np.prod(spacing)) ** (1 / 3) / 2, CONTOUR_MM)
     width = np.maximum(CONTOUR_LENGTH_MM / spacing, 1.5)
     field = np.stack([ndimage.gaussian_filter(rng.standard_normal(cut.shape), width) for _ in spacing])
@@ -85,7 +86,7 @@ def contour(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.
         bent = ndimage.map_coordinates(cut, grid + share * field, order=0, mode="nearest")
         if not _lost(cut, bent, labels):
             break
-    array[box] = bent
+    array[around] = bent
     return image, _like(array, mask)
 
 
@@ -106,10 +107,10 @@ def resample(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np
     until every compartment keeps a voxel. A masked background stays 0, and NaN stays NaN where it was nearest.
     """
     array = sitk.GetArrayFromImage(mask)
-    box = _box(_lesions(array, labels), margin=0)
-    if box is None:
+    around = box(_lesions(array, labels))
+    if around is None:
         return image, mask
-    centre = [(part.start + part.stop - 1) / 2 for part in box[::-1]]
+    centre = [(part.start + part.stop - 1) / 2 for part in around[::-1]]
     signs, angle = rng.choice([-1, 1], 4), np.radians(rng.uniform(*TURN_DEGREES))
     shift = rng.uniform(*SHIFT_VOXELS, 3) * signs[:3] * mask.GetSpacing()
     axes = np.reshape(mask.GetDirection(), (3, 3))
@@ -162,10 +163,10 @@ def noise_level(values: np.ndarray) -> float:
 
 def _adapted(mask: sitk.Image, labels: Labels, rng: np.random.Generator, grow: bool) -> sitk.Image:
     array = sitk.GetArrayFromImage(mask)
-    box = _box(_lesions(array, labels))
-    if box is None:
+    around = box(_lesions(array, labels), MARGIN)
+    if around is None:
         return mask
-    cut, spacing = array[box].copy(), mask.GetSpacing()[::-1]
+    cut, spacing = array[around].copy(), mask.GetSpacing()[::-1]
     numbers = {meaning: [n for n, own in labels.items() if own == meaning] for meaning in labels.values()}
     kept = _innermost(cut, numbers.values(), spacing)
     tumour = [n for meaning, own in numbers.items() if meaning in TUMOUR for n in own]
@@ -175,7 +176,7 @@ def _adapted(mask: sitk.Image, labels: Labels, rng: np.random.Generator, grow: b
         outside = ~inside & ~np.isin(cut, beside) & (True if within is None else np.isin(cut, within))
         if inside.any() and outside.any():
             _move(cut, inside, outside, kept, spacing, rng, grow)
-    array[box] = cut
+    array[around] = cut
     return _like(array, mask)
 
 
@@ -215,17 +216,6 @@ def _lost(before: np.ndarray, after: np.ndarray, labels: Labels) -> bool:
     """Whether a compartment is gone."""
     present = [{labels[number] for number in np.unique(one) if number in labels} for one in (before, after)]
     return present[0] != present[1]
-
-
-def _box(inside: np.ndarray, margin: int = MARGIN) -> tuple[slice, ...] | None:
-    """Bounding box with a margin; None where there is nothing."""
-    if not inside.any():
-        return None
-    (found,) = ndimage.find_objects(inside.astype(np.uint8))
-    return tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for part, size in zip(found, inside.shape, strict=True)
-    )
 
 
 # --- how images move

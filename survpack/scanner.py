@@ -47,9 +47,8 @@ def experiment(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scanner's share of each feature before and after a harmonisation that has seen none of the rescanned patients.
 
-    What to expect: geometry has no scanner share, since the mask is the same under all, and gets a little if it is
-    harmonised as well, for sites whose patients differ by chance are then levelled; grey values lose most of theirs,
-    unless the images were normalised before, which leaves little to lose.
+    Geometry has no scanner share, since the mask is the same under all, and gets a little if it is harmonised too:
+    sites whose patients differ by chance are then levelled.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
         return None
     patients = study.splits.loc[study.splits["split"] == "test", "patient_id"].tolist()
     with TemporaryDirectory() as folder:
-        images = rescanned(study.params.cohort["mets"], patients, Path(folder) / "rescanned")
+        images = rescanned(study.params.cohort.get("mets", {}), patients, Path(folder) / "rescanned")
         keys, groups = zip(*images.groupby(["patient_id", "session"]), strict=True)
         found = Parallel(n_jobs=-1)(
             delayed(measure_patient)(rows, study.cohort.labels, study.params, study.name, controls=False)

@@ -89,9 +89,10 @@ class Selection:
         """ICC of the columns as far as known, and the columns that reach it; lesion biomarkers stay in any case."""
         step = f"ICC of {self.choice.icc:g} or more"
         mine = _of_training(perturbed, table)
-        patients = mine.index.get_level_values(0).nunique() if mine is not None else 0
-        if patients < FEWEST:
-            why = f"{step} (skipped: {patients} training patients with perturbed images, {FEWEST} are needed)"
+        patients, levels = (mine.index.get_level_values(k).nunique() if mine is not None else 0 for k in (0, 1))
+        if patients < FEWEST or levels < 2:
+            few = f"{patients} training patients with perturbed images, {FEWEST} are needed"
+            why = f"{step} (skipped: {few if patients < FEWEST else 'no perturbation changes these scans'})"
             return pd.Series(np.nan, table.columns), self._keep(table, list(table), why)
         found = icc(mine)
         firm = {*robust(found, self.choice.icc)}

@@ -18,6 +18,7 @@ from survpack.numbers import DIGITS, amount
 from survpack.numbers import interval_text as _interval_text
 from survpack.paths import written_whole
 from survpack.phantom import PHANTOMS
+from survpack.radiomics import RADIOMIC
 from survpack.study import Study
 
 RARE = "rare levels"
@@ -205,16 +206,12 @@ def missing(cohort: Cohort, *, suppress_below: int = 0) -> pd.DataFrame:
 def missing_text(table: pd.DataFrame) -> pd.DataFrame:
     """`missing` over all sites, as the report prints it."""
     rows = table[table["site"] == ""]
-
-    def share(values: pd.Series) -> list[str]:
-        return ["–" if pd.isna(value) else f"{amount(100 * value)} %" for value in values]
-
     counts = zip(rows["missing"], rows["patients"], strict=True)
     return pd.DataFrame({
         "What": rows["what"].map(tidy),
-        "Missing": [f"{few} of {all_} ({amount(100 * few / all_)} %)" for few, all_ in counts],
-        "Event, where missing": share(rows["event_missing"]),
-        "Event, where known": share(rows["event_known"]),
+        "Missing": [f"{few} of {all_} ({_percent(few, all_)})" for few, all_ in counts],
+        "Event, where missing": [*map(_percent, rows["event_missing"])],
+        "Event, where known": [*map(_percent, rows["event_known"])],
     })  # fmt: skip
 
 
@@ -340,7 +337,7 @@ def feature_counts(described: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     described : DataFrame
-        As `biomarkers.described`: `family`, `sequence`, `filter`.
+        As `radiomics.parsed`: `family`, `sequence`, `filter`.
     """
     image = described["sequence"].where(described["filter"] == "", described["sequence"] + ", filtered")
     image = image.map(lambda name: tidy(name) if name else "Mask alone")
@@ -359,7 +356,7 @@ def biomarker_text(table: pd.DataFrame) -> pd.DataFrame:
         Radiomics, which have no units, are left out.
     """
     rows = []
-    for name in table.columns[~table.columns.str.startswith("rad_")]:
+    for name in table.columns[~table.columns.str.startswith(RADIOMIC)]:
         words, unit = biomarker_words(name)
         values = table[name].astype(float).dropna()
         quartiles = values.quantile([0.25, 0.5, 0.75])
@@ -382,30 +379,9 @@ def conformance_text(found: dict[str, dict[str, dict]]) -> pd.DataFrame:
     for configuration, features in found.items():
         outside = [tag_words(tag) for tag, one in features.items() if not one["within"]]
         kept, count = len(features) - len(outside), len(features)
-        share = f"{amount(100 * kept / count, 0 if kept == count else 1)} %" if count else "–"
+        share = _percent(kept, count, 0 if kept == count else 1)
         rows.append((tidy(configuration), str(count), str(kept), share, "; ".join(outside) or "none"))
     return pd.DataFrame(rows, columns=["Configuration", "Benchmarked", "Within tolerance", "Share", "Not within"])
-
-
-def icc_text(table: pd.DataFrame, at_least: float) -> pd.DataFrame:
-    """How many features of each family keep their order when nothing that matters changes.
-
-    Parameters
-    ----------
-    table : DataFrame, one row a feature
-        `family`, `icc`; a feature without an ICC is not robust.
-    at_least : float
-        The ICC from which a feature is robust.
-    """
-    rows = [(tidy(family), *_robust(one["icc"], at_least)) for family, one in table.groupby("family", sort=False)]
-    rows.append(("All", *_robust(table["icc"], at_least)))
-    return pd.DataFrame(rows, columns=["Family", "Features", f"ICC at least {at_least:g}", "Share", "Median ICC"])
-
-
-def _robust(icc: pd.Series, at_least: float) -> tuple[str, str, str, str]:
-    kept = int((icc >= at_least).sum())
-    median = "–" if icc.isna().all() else amount(icc.median(), 2)
-    return str(len(icc)), str(kept), f"{amount(100 * kept / len(icc))} %" if len(icc) else "–", median
 
 
 def scanner_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -418,7 +394,7 @@ def scanner_text(table: pd.DataFrame) -> pd.DataFrame:
     """
     families = [*table.groupby("family", sort=False), ("all", table)]
     rows = [
-        (tidy(family), str(len(one)), *(f"{amount(100 * one[when].median(), 1)} %" for when in ("before", "after")))
+        (tidy(family), str(len(one)), *(_percent(one[when].median(), digits=1) for when in ("before", "after")))
         for family, one in families
     ]
     return pd.DataFrame(rows, columns=["Family", "Features", "Scanner, before", "Scanner, after"])
@@ -545,7 +521,7 @@ def recovery_text(table: pd.DataFrame) -> pd.DataFrame:
         "Term": table["term"].map(tidy),
         "Planted": [amount(value, 2) for value in table["true"]],
         "Found in this cohort": [interval_text(one) for one in found],
-        "Intervals that hold it": [f"{amount(100 * value, 1)} %" for value in table["coverage"]],
+        "Intervals that hold it": [_percent(value, digits=1) for value in table["coverage"]],
     })  # fmt: skip
 
 
@@ -556,6 +532,10 @@ def duplicates_text(pairs: pd.DataFrame) -> str:
     first = pairs.iloc[0]
     names = f"{first['patient_id']} and {first['other_patient_id']}"
     return f"{len(pairs)} pairs of images are the same, the first of {names}."
+
+
+def _percent(part: float, whole: float = 1, digits: int = 0) -> str:
+    return f"{amount(100 * part / whole, digits)} %" if whole and part == part else "–"
 
 
 def _finite(value: float) -> float | None:

@@ -1,7 +1,9 @@
 """The table of biomarkers: what each column is measured on, its controls, what is remembered, what is explained."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import joblib
 import nibabel as nib
@@ -12,6 +14,7 @@ import pytest
 from survpack import biomarkers, params, paths, radiomics
 from survpack.biomarkers import Biomarkers, extract, measure_patient, regions_of
 from survpack.cohort import IMAGES, Cohort
+from survpack.errors import BadInput
 
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
 NECROSIS, OEDEMA, ENHANCING = LABELS
@@ -287,6 +290,80 @@ def test_two_grids_of_one_patient_meet(tmp_path, choices):
     pd.testing.assert_series_equal(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["log4", "wavelet"])
+def test_a_filter_sees_what_lies_about_the_region_as_in_the_whole_image(name, tmp_path, choices):
+    mask = ball((8, 8, 8), 4).astype(int)
+    one = cohort(tmp_path, {"p": mask}, {1: "tumour"}, spacing=(3.0,) * 3 if name == "wavelet" else (1.0,) * 3)
+    spacing = 3.0 if name == "wavelet" else 1.0
+    values = nib.load(one.images["path"][0]).get_fdata().astype(np.float32)
+    values[24:], values[:, 13:] = 900, 700  # edges that a margin of 10 mm would not show
+    nib.save(nib.Nifti1Image(values, np.diag([spacing] * 3 + [1])), one.images["path"][0])
+    plain = choices(filters=[name], families=["intensity"], spacing_mm={"other": spacing})
+    own = plain.preprocess.model_copy(update={"mr": plain.preprocess.mr.model_copy(update={"normalise": "none"})})
+    row = extracted(one, plain.model_copy(update={"preprocess": own})).features.loc["p"]
+    for band, seen in radiomics.filtered(values[::-1, ::-1], (spacing,) * 3, [name]).items():  # to the left and back
+        assert row[f"rad_tumour_t1c-{band}_stat_max"] == pytest.approx(seen[::-1, ::-1][mask == 1].max(), rel=1e-4)
+
+
+def test_a_sequence_that_a_patient_lacks_is_said_to_be_absent(tmp_path, choices):
+    one = cohort(tmp_path, {"well": metastasis(), "ill": metastasis(7)}, modalities=("t1c", "t2f"))
+    lacking = one.images.query("patient_id == 'well' or modality == 't1c'").reset_index(drop=True)
+    found = extracted(Cohort("trial", one.participants, lacking, {}, LABELS), choices())
+    assert found.features.loc["ill"].filter(regex="_t2f_").isna().all()
+    told = found.notes[found.notes["sequence"] == "t2f"]
+    assert told[["patient_id", "reason"]].to_numpy().tolist() == [["ill", "no such image"]]
+
+
+def test_a_mask_on_no_grid_of_an_mr_says_why_its_depth_is_not_known(tmp_path, choices):
+    one = cohort(tmp_path, {"p": metastasis()})
+    nib.save(nib.Nifti1Image(metastasis()[2:].astype(np.uint8), np.eye(4)), one.images["mask_path"][0])
+    notes = extracted(one, choices()).notes
+    assert notes["reason"].str.startswith("surface_mm, ventricle_mm: no MR image on the grid").any()
+
+
+def test_voxels_out_of_range_are_counted_in_the_notes(tmp_path, choices):
+    mask = metastasis().clip(0, 1)
+    one = cohort(tmp_path, {"p": mask}, {1: "tumour"}, modalities=("ct",))
+    values = nib.load(one.images["path"][0]).get_fdata().astype(np.float32)
+    values[20, 20, 16:19] = 30000
+    nib.save(nib.Nifti1Image(values, np.eye(4)), one.images["path"][0])
+    reasons = extracted(one, choices()).notes.query("region == 'tumour'")["reason"].tolist()
+    assert reasons == [f"3 of {mask.sum()} voxels outside -1000 to 400, left out"]
+
+
+def test_what_a_filter_leaves_undefined_is_explained(tmp_path, choices, monkeypatch):
+    """An image of noise has a coefficient of variation; a filter that makes 0 of it leaves none."""
+    monkeypatch.setattr(radiomics, "filtered", lambda values, *_: {"log2": np.zeros_like(values)})
+    one = cohort(tmp_path, {"p": ball((20, 20, 18), 3).astype(int)}, {1: "tumour"}, modalities=("ct",))
+    found = extracted(one, choices(filters=["log2"], families=["intensity"]))
+    assert np.isfinite(found.features.loc["p", "rad_tumour_ct_stat_cov"])
+    assert "rad_tumour_ct-log2_stat_cov" not in found.features
+    told = found.notes.query("sequence == 'ct-log2'")["reason"].tolist()
+    assert len(told) == 1 and told[0].startswith("stat_cov, stat_qcod not defined")
+
+
+def test_scans_that_are_gone_are_one_sentence(tmp_path, choices):
+    one = cohort(tmp_path, {"p": metastasis()})
+    Path(one.images["path"][0]).unlink()
+    with pytest.raises(BadInput, match="p_t1c.nii.gz: file not found, .* put it back"):
+        extracted(one, choices())
+
+
+def test_a_patient_held_out_changes_nothing_of_the_others(tmp_path, choices):
+    one = cohort(tmp_path, {f"p{k}": metastasis(6 + k) for k in range(4)})
+    before = extracted(one, choices(), development=["p0", "p1", "p2"])
+    for column in ("path", "mask_path"):
+        file = one.images.set_index("patient_id").loc["p3", column]
+        nib.save(
+            nib.Nifti1Image((metastasis(3) * (1 if column == "mask_path" else 77)).astype(np.uint8), np.eye(4)), file
+        )
+    after = extracted(one, choices(), development=["p0", "p1", "p2"])
+    for name in ("features", "shuffled", "noise"):
+        pd.testing.assert_frame_equal(getattr(after, name).iloc[:3], getattr(before, name).iloc[:3], check_exact=True)
+    pd.testing.assert_frame_equal(after.perturbed, before.perturbed, check_exact=True)
+    assert not after.features.loc["p3"].equals(before.features.loc["p3"])
+
+
 # --- what is remembered
 
 
@@ -321,6 +398,34 @@ def test_a_changed_choice_recomputes_only_what_it_touches(tmp_path, choices, cou
     bins = choices().biomarkers.bins
     extracted(one, choices(bins=bins | {"ct": bins["ct"].model_copy(update={"width": 10.0})}))
     assert set(counted) == {"ct"}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"features": {"tumour_ml": 1', b"[]", b"{}", b"\xff\xfe"])
+def test_a_damaged_memory_is_measured_anew(content, tmp_path, choices, derived):
+    one = cohort(tmp_path, {"p": metastasis()})
+    first = extracted(one, choices())
+    files = sorted((derived / "trial" / "remembered").iterdir())
+    for file in files:
+        file.write_bytes(content)
+    pd.testing.assert_frame_equal(extracted(one, choices()).features, first.features)
+    assert [file for file in files if file.read_bytes() == content] == []
+
+
+def test_two_may_remember_the_same_at_the_same_time(tmp_path, choices):
+    rows = cohort(tmp_path, {"p": metastasis()}).images
+    together = Barrier(4)
+
+    def slow(rows, choice):
+        together.wait()
+        return {"features": {"x": 1.0}, "notes": []}
+
+    def both(number):
+        return biomarkers._remembered(tmp_path / "remembered", slow, rows, {"number": number})
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(50):
+            assert [found["features"] for found in pool.map(both, [number] * 4)] == [{"x": 1.0}] * 4
+    assert len(list((tmp_path / "remembered").iterdir())) == 50
 
 
 def test_a_changed_mask_is_measured_anew(tmp_path, choices):
@@ -369,7 +474,7 @@ def test_log_volume_alone_ranks_kits_as_published_with_the_data():
     from survpack import adapters, lesions, preprocess
     from survpack.metrics import concordance
 
-    one = adapters.load("kits", params.load().cohort["kits"])
+    one = adapters.load("kits", params.load())
     volumes = []
     for path in one.images["mask_path"]:
         volumes.append(lesions.measure(preprocess.read_image(path), one.labels)[0]["tumour_ml"])

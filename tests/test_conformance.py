@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
-from survpack import conformance, paths
-from survpack.conformance import CONFIGURATIONS, DIGITAL, DIGITAL_REFERENCE, compare, run, table
+from survpack import conformance, paths, tables
+from survpack.conformance import CONFIGURATIONS, DIGITAL, DIGITAL_REFERENCE, compare, run
 from survpack.errors import BadInput
 from survpack.radiomics import names
 
@@ -76,10 +77,7 @@ def test_a_wrong_value_is_reported_by_name():
         "cm_contrast",
     ]
     assert found[DIGITAL]["stat_mean"]["value"] is None  # JSON knows no NaN
-    row = table(found).loc[DIGITAL]
-    assert (row["benchmarked"], row["within"]) == (len(reference), len(reference) - 3)
-    assert row["share"] == pytest.approx(1 - 3 / len(reference))
-    assert row["outside"] == "Volume (mesh) (morph_volume), Mean (stat_mean), Contrast (cm_contrast)"
+    assert tables.conformance_text(found).iloc[0, 1:3].tolist() == [str(len(reference)), str(len(reference) - 3)]
 
 
 def test_a_value_at_the_edge_of_its_tolerance_is_within():
@@ -117,3 +115,24 @@ def test_a_table_of_other_columns_is_named(tmp_path):
     (tmp_path / "values.csv").write_text("feature,value\nMean,1\n")
     with pytest.raises(BadInput, match=r"values\.csv: no column reference value, tag, tolerance"):
         conformance._published(tmp_path / "values.csv")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", bytes(range(256)), b"tag,reference value,tolerance\nmorph_volume_3D,much,1\n"]
+)
+def test_a_table_that_cannot_be_read_is_named(content, tmp_path):
+    (tmp_path / "values.csv").write_bytes(content)
+    with pytest.raises(BadInput, match=r"values\.csv: .* copy the IBSI's table anew"):
+        conformance._published(tmp_path / "values.csv")
+
+
+@pytest.mark.parametrize("mask", [np.zeros((8, 8, 8), np.uint8), np.ones((4, 4, 4), np.uint8)])
+def test_a_mask_that_does_not_belong_to_the_phantom_is_no_result(mask, tmp_path):
+    image, drawn, table = conformance._files(tmp_path, "C")
+    for file, values in ((image, np.ones((8, 8, 8), np.int16)), (drawn, mask)):
+        file.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(file))
+    table.parent.mkdir()
+    table.write_text("tag,reference value,tolerance\nmorph_volume_3D,1,1\n")
+    with pytest.raises(BadInput, match="empty or on another grid"):
+        run(tmp_path)

@@ -435,7 +435,7 @@ def test_the_icc_chart_shows_each_feature_the_quartiles_and_the_share_that_is_ro
 
 
 def test_the_control_forest_draws_each_score_with_its_interval_beside_chance():
-    rows = pd.DataFrame({"control": ["real", "control-shuffled-voxels", "labels", "volume"],
+    rows = pd.DataFrame({"control": ["texture-coxnet", "control-shuffled-voxels", "control-shuffled-labels", "volume"],
                          "estimate": [0.68, 0.6, 0.5, np.nan], "low": [0.6, 0.5, 0.4, np.nan],
                          "high": [0.75, 0.7, 0.6, np.nan]})  # fmt: skip
     axes = figures.control_forest(rows).axes[0]
@@ -443,12 +443,12 @@ def test_the_control_forest_draws_each_score_with_its_interval_beside_chance():
     for row, one in rows.iterrows():
         assert_allclose(line(axes, one["control"]).get_xydata(), [[one["estimate"], row]])
     assert (
-        to_rgba(line(axes, "labels").get_markerfacecolor())
+        to_rgba(line(axes, "control-shuffled-labels").get_markerfacecolor())
         == to_rgba("white")
-        != to_rgba(line(axes, "real").get_markerfacecolor())
+        != to_rgba(line(axes, "texture-coxnet").get_markerfacecolor())
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "Radiomics", "Voxels shuffled", "Outcomes shuffled", "Tumour volume alone"
+        "Texture, elastic net", "Control: voxels shuffled", "Control: labels shuffled", "Tumour volume alone"
     ]  # fmt: skip
     assert [text.get_text() for text in axes.texts][::3] == ["0.68 (0.60 to 0.75)", "not estimable"]
 
@@ -473,7 +473,7 @@ def test_the_scanner_chart_pairs_before_and_after_by_family():
 def followed() -> pd.DataFrame:
     rows = [("a", 0, 0.0, None), ("a", 60, -40.0, "SD"), ("a", 120, -80.0, "PR"), ("b", 30, 90.0, "PD"),
             ("b", 90, 900.0, "PD"), ("c", 0, 0.0, None), ("c", 50, np.nan, None)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["patient_id", "day", "change_percent", "response"])
+    return pd.DataFrame(rows, columns=["patient_id", "day", "change_pct", "response"])
 
 
 def test_the_spider_starts_every_patient_at_baseline_and_ends_in_the_last_response():
@@ -667,7 +667,7 @@ def test_a_palette_keeps_white_white_grey_grey_and_colours_apart(tmp_path):
         ("eGFR", "eGFR"),
         ("age", "Age"),
         ("Low", "Low"),
-        ("rad_t1c_glcm_JointEntropy", "T1c GLCM joint entropy"),
+        ("t1c_glcm_JointEntropy", "T1c GLCM joint entropy"),
     ],
 )
 def test_names_read_as_words(name, words):
@@ -679,6 +679,7 @@ def test_names_read_as_words(name, words):
     [
         ("rad_tumour_t1c_cm_contrast", "Tumour, T1c: GLCM contrast"),
         ("rad_whole_t2f-log2_rlm_sre", "Whole lesion, FLAIR, LoG 2 mm: GLRLM short runs emphasis"),
+        ("rad_whole_t2f-log1.5_rlm_sre", "Whole lesion, FLAIR, LoG 1.5 mm: GLRLM short runs emphasis"),
         ("rad_tumour_ct-wavLLH_stat_p10", "Tumour, CT, wavelet LLH: intensity 10th percentile"),
         ("rad_oedema_pt_ih_max_grad", "Oedema, PET: histogram maximum gradient"),
         ("rad_necrosis_morph_diam", "Necrosis: maximum 3D diameter"),

@@ -396,5 +396,11 @@ def test_a_control_of_shuffled_labels_ranks_nobody(make_patients, params):
 def test_a_cohort_of_masks_only_has_no_control_of_grey_values_and_says_why(patients):
     without = replace(patients, shuffled=patients.shuffled.iloc[:, :0], noise=patients.noise.iloc[:, :0])
     for name in models.NEEDS_IMAGES:
-        assert "masks only" in models.lacking(name, without) and models.lacking(name, patients) == ""
+        assert "needs grey values" in models.lacking(name, without) and models.lacking(name, patients) == ""
     assert models.lacking("radiomics-coxnet", without) == ""
+
+
+def test_a_selection_that_leaves_nothing_is_told_with_what_each_step_took(patients, params):
+    hard = params.model_copy(update={"selection": params.selection.model_copy(update={"icc": 1.0})})
+    with pytest.raises(BadInput, match="none of 6 columns is left to learn from .*ICC of 1.*selection"):
+        models.build("texture-coxnet", hard).fit(patients)

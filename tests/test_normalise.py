@@ -204,3 +204,25 @@ def test_n4_of_one_slice_is_left_out_or_done_but_never_a_crash():
     image, reason = normalised(image_of(values), "t1c", {"normalise": "zscore", "n4": True})
     assert np.isfinite(array_of(image)).all()
     assert reason == "" or reason.startswith("N4 not applied")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("gain", [1e-30, 1e25])
+def test_the_largest_and_smallest_floats_have_a_scale(gain, method):
+    values = brain()
+    values[13, 13, 13] = 0 if gain < 1 else values[13, 13, 13]
+    found, reason = scaled(values * np.float32(gain), method)
+    inside = found[values != 0]
+    assert np.isfinite(found).all() and "same value" not in reason
+    assert inside.std() > 0.5
+    if method == "zscore":
+        np.testing.assert_allclose(found, scaled(values)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.1, 130.1, -7.3])
+def test_a_brain_of_one_value_is_0_and_said_to_be_whatever_the_rounding(value, method):
+    values = np.where(brain() != 0, np.float32(value), 0)
+    found, reason = scaled(values, method)
+    assert "same value" in reason
+    assert (found[values != 0] == 0).all() and np.abs(found).max() == pytest.approx(abs(value), rel=1e-6)

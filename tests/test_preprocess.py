@@ -420,3 +420,11 @@ def test_crops_do_not_depend_on_the_other_patients(tmp_path):
                      saved(tmp_path / f"{patient}_m.nii.gz", mask)])  # fmt: skip
     both, alone = make_crops(cohort(rows), choices(), steps()), make_crops(cohort(rows[1:]), choices(), steps())
     np.testing.assert_array_equal(both.images[1], alone.images[0])
+
+
+def test_what_half_precision_cannot_hold_is_cut_off_and_told(tmp_path):
+    values, mask = planted()
+    image, drawn = saved(tmp_path / "i.nii.gz", values * 1e4), saved(tmp_path / "m.nii.gz", mask)
+    made = make_crops(cohort([["p", "t1c", image, drawn]]), choices(), steps(mr="none"))
+    assert np.isfinite(made.images).all() and made.images.max() == np.finfo(np.float16).max
+    assert "cut off at 65504" in made.notes["p"]

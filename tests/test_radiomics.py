@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from survpack import radiomics
 from survpack.errors import BadInput
-from survpack.radiomics import FAMILIES, Bins, features, filtered, morphology, names, tags
+from survpack.radiomics import FAMILIES, Bins, features, filtered, morphology, names, parsed, tags
 
 CUBES = (2.0, 2.0, 2.0)
 TEXTURES = [family for family in FAMILIES if family not in ("morphology", "intensity", "histogram")]
@@ -370,3 +370,44 @@ def test_a_laplacian_on_long_voxels_is_refused():
 def test_a_family_of_another_name_is_refused():
     with pytest.raises(BadInput, match="'glmc' is no family"):
         features(smooth(), ball(), CUBES, Bins(number=8), ["glmc"])
+
+
+@pytest.mark.parametrize("spacing", [5.0, 8.0])
+def test_a_laplacian_narrower_than_half_a_voxel_is_refused(spacing):
+    with pytest.raises(BadInput, match="a sigma of half a voxel or more"):
+        radiomics.filtered(np.zeros((8, 8, 8)), (spacing,) * 3, ["log2"])
+
+
+@pytest.mark.parametrize("name", ["log1", "log2.5", "wavelet"])
+def test_beyond_its_reach_a_filter_sees_nothing_and_within_it_something(name):
+    """A bright voxel beside the middle, ever further away."""
+    seen, middle, spacing = [], 20, 1.5
+    still = {
+        band: values[middle, 3, 3]
+        for band, values in radiomics.filtered(np.zeros((41, 7, 7)), (spacing,) * 3, [name]).items()
+    }
+    for away in range(1, 20):
+        values = np.zeros((41, 7, 7))
+        values[middle + away, 3, 3] = 1e6
+        bands = radiomics.filtered(values, (spacing,) * 3, [name])
+        if any(abs(bands[band][middle, 3, 3] - still[band]) > 1e-9 for band in bands):
+            seen.append(away * spacing)
+    assert 0 < max(seen) <= radiomics.reach([name], spacing) + spacing / 2
+    assert radiomics.reach([], spacing) == 0
+
+
+# --- the table's columns
+
+
+def test_a_column_is_taken_apart_into_region_sequence_filter_and_tag():
+    columns = ["rad_whole_morph_volume", "rad_tumour_t1c_stat_mean", "rad_oedema_t2f-log1.5_cm_contrast",
+               "rad_tumour_ct-wavLLH_szm_sze", "rad_tumour_t1c_beauty", "oedema_to_tumour"]  # fmt: skip
+    assert parsed(columns).to_numpy().tolist() == [
+        [columns[0], "whole", "", "", "morph_volume", "morphology"],
+        [columns[1], "tumour", "t1c", "", "stat_mean", "intensity"],
+        [columns[2], "oedema", "t2f", "log1.5", "cm_contrast", "glcm"],
+        [columns[3], "tumour", "ct", "wavLLH", "szm_sze", "glszm"],
+        [columns[4], "", "", "", "", "lesion"],
+        [columns[5], "", "", "", "", "lesion"],
+    ]
+    assert parsed([]).empty

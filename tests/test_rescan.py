@@ -81,9 +81,16 @@ def digest(path) -> str:
 def test_a_patient_of_another_cohort_is_refused_by_name_before_anything_is_written(tmp_path):
     with pytest.raises(BadInput, match="sub-008 not in this mets cohort of 7"):
         rescanned(CHOICES, ["sub-001", "sub-008"], tmp_path / "rescans")
-    with pytest.raises(BadInput, match="no spacing_mm, seed"):
-        rescanned({"patients": 7, "sites": 3}, ["sub-001"], tmp_path / "rescans")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_choice_that_is_not_made_has_the_default_that_the_cohort_was_made_with(tmp_path):
+    few = {"patients": 7, "spacing_mm": 6.0}
+    mets.generate(tmp_path / "bids", tmp_path / "truth.parquet", **mets.DEFAULTS | few, n_jobs=1)
+    site = bids.clinical(tmp_path / "bids").set_index("patient_id")["site"]["sub-002"]
+    seen = rescanned(few, ["sub-002"], tmp_path / "rescans", n_jobs=1)
+    own = seen[(seen["session"] == site) & (seen["modality"] == "t1c")]["path"].item()
+    np.testing.assert_array_equal(voxels(own), voxels(bids.image_path(tmp_path / "bids", "sub-002", "t1c")))
 
 
 def test_the_cohort_itself_is_as_it_was_before_rescans_were_thought_of(tmp_path):

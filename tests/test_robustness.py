@@ -261,6 +261,7 @@ def test_a_mask_alone_is_perturbed_by_all_but_noise(params):
     assert set(names) == set(PERTURBATIONS)
     assert applicable(names, has_image=True) == names
     assert applicable(names, has_image=False) == MASKS
+    assert applicable([*names, *names], has_image=True) == names
 
 
 # --- agreement

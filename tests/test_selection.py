@@ -104,7 +104,7 @@ def test_radiomics_that_were_never_perturbed_are_not_robust():
     assert fitted(features, replicates(features).iloc[:, :1]).columns == ["rad_t_t1c_stat_0_0"]
 
 
-@pytest.mark.parametrize("perturbed", ["none", "empty", "of others", "of four"])
+@pytest.mark.parametrize("perturbed", ["none", "empty", "of others", "of four", "nothing but the original"])
 def test_without_replicates_of_training_patients_the_step_is_skipped_and_said_to_be(perturbed):
     features = table(40, (1, 1))
     noisy = replicates(features, 9.0)
@@ -113,6 +113,7 @@ def test_without_replicates_of_training_patients_the_step_is_skipped_and_said_to
         "empty": noisy.iloc[:0],
         "of others": noisy.rename(index=lambda name: name.replace("P", "Q"), level=0),
         "of four": noisy.iloc[: 4 * len(LEVELS)],
+        "nothing but the original": noisy.xs("original", level=1, drop_level=False),
     }[perturbed]
     selection = fitted(features, given_)
     assert len(selection.columns) == 2 and selection.clusters["icc"].isna().all()

@@ -14,7 +14,6 @@ from lifelines.utils import concordance_index
 from survpack import tables
 from survpack.adapters import Source
 from survpack.cohort import Cohort
-from survpack.numbers import amount
 from survpack.params import load
 from survpack.phantom.recovery import risks
 
@@ -367,15 +366,6 @@ def test_conformance_counts_and_names_what_is_not_within():
     assert text.iloc[0].tolist() == ["Digital phantom", "2", "2", "100 %", "none"]
     assert text.iloc[1].tolist() == ["C", "3", "1", "33.3 %", "GLCM contrast; GLRLM short runs emphasis"]
     assert text.iloc[2].tolist() == ["D", "0", "0", "–", "none"]
-
-
-def test_robust_features_are_counted_by_family_and_over_all():
-    table = pd.DataFrame({"family": ["glcm", "glcm", "glcm", "morphology"], "icc": [0.9, 0.75, np.nan, 0.2]})
-    text = tables.icc_text(table, 0.75)
-    assert text.iloc[:, :4].values.tolist() == [
-        ["GLCM", "3", "2", "67 %"], ["Morphology", "1", "0", "0 %"], ["All", "4", "2", "50 %"]
-    ]  # fmt: skip
-    assert text["Median ICC"].tolist() == [amount(0.825, 2), "0.20", "0.75"]
 
 
 def test_the_scanners_share_is_told_as_medians_by_family():

@@ -19,8 +19,11 @@ from survpack.figures.style import (
     STYLE,
     WIDTH,
     axis_name,
+    beside,
     feature_name,
+    head,
     in_words,
+    name_rows,
     panel_grid,
     shorten,
     unit_of_time,
@@ -76,9 +79,8 @@ def biomarker_heatmap(correlation: pd.DataFrame, clusters: pd.DataFrame | None =
         grouped = f" in {len(blocks)} clusters" if blocks else " in clustered order"
         axes.set(xticks=[], yticks=[], xlabel=f"{amount(count)} biomarkers{grouped}")
     if keyed:
-        _key(
-            axes, lower.add_subplot(), names, [order.get_loc(block[0]) + (len(block) - 1) / 2 for block in keyed], count
-        )
+        middles = [order.get_loc(block[0]) + (len(block) - 1) / 2 for block in keyed]
+        _key(axes, lower.add_subplot(), names, middles, count)
     bar = upper.colorbar(mesh, ax=axes, shrink=min(1, 2.2 / height), aspect=18, ticks=[-1, 0, 1])
     bar.set_label("Correlation", labelpad=-4)
     bar.outline.set_visible(False)
@@ -203,11 +205,9 @@ def univariate_forest(table: pd.DataFrame, most: int = 20) -> Figure:
     for row, one in shown.iterrows():
         score = "–" if pd.isna(one["concordance"]) else amount(one["concordance"], 2)
         text = score if told[row] else f"{score}, ratio not estimable"
-        axes.text(1.03, row, text, va="center", transform=axes.get_yaxis_transform())
-    axes.text(1.03, -0.75, "Harrell's C", va="bottom", color=MUTED, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(shown)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+        beside(axes, row, text)
+    head(axes, "Harrell's C")
+    name_rows(axes, names)
     _ratio_axis(axes, shown[told])
     tested = int(table["q"].notna().sum())
     axes.set_xlabel("Hazard ratio a standard deviation, with interval")
@@ -245,14 +245,12 @@ def response_spider(table: pd.DataFrame, limits: tuple[float, float] = (-65.7, 7
     Parameters
     ----------
     table : DataFrame, one row a visit
-        `patient_id`, `day`, `change_percent` (of baseline; or `change_pct`, as `growth.changes` has it), `response`
-        (of the visit, such as PR; may be missing).
+        As `growth.changes`: `patient_id`, `day`, `change_pct`, `response` (of the visit, such as PR; may be missing).
     limits : tuple of 2 floats, percent
         Of partial response and of progression, drawn as dashed lines. A sphere whose diameter shrinks by 30 % or
         grows by 20 % (RECIST 1.1: Eisenhauer 2009, Eur J Cancer 45:228) loses 65.7 % or gains 72.8 % of its volume.
     """
-    table = table.rename(columns={"change_pct": "change_percent"})
-    kept = table[np.isfinite(table[["day", "change_percent"]].astype(float)).all(axis=1)]
+    kept = table[np.isfinite(table[["day", "change_pct"]].astype(float)).all(axis=1)]
     kept = kept.sort_values(["patient_id", "day"], kind="stable")
     unit = unit_of_time(max(kept["day"].max(), 1) if len(kept) else 1)
     figure = Figure(figsize=(WIDTH, 3.9))
@@ -270,7 +268,7 @@ def response_spider(table: pd.DataFrame, limits: tuple[float, float] = (-65.7, 7
         axes.plot(ends[:, 0] / unit.days, ends[:, 1], "o", color=colour, ms=2.5, mew=0, label=f"end {response}")
         handles[f"{words}: {len(lines)}"] = Line2D([], [], color=colour, ls=dash, lw=1.4)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=0)
-    _change_axis(axes, kept["change_percent"], limits)
+    _change_axis(axes, kept["change_pct"], limits)
     axes.set(xlabel=f"{unit.name} from baseline", ylabel="Change of volume, %", xlim=(0, None))
     figure.legend(handles.values(), handles, loc="outside upper left", ncols=2, title="Response at the last visit: patients",
                   alignment="left")  # fmt: skip
@@ -285,7 +283,7 @@ def _response(responses: pd.Series) -> str:
 
 def _from_baseline(rows: pd.DataFrame) -> np.ndarray:
     """Days and change of one patient, from 0 at baseline, with a gap at the end; shape (2, visits)."""
-    line = rows[["day", "change_percent"]].to_numpy(float).T
+    line = rows[["day", "change_pct"]].to_numpy(float).T
     start = np.zeros((2, 1)) if line[0, 0] > 0 and line[1, 0] else np.empty((2, 0))
     return np.hstack([start, line, np.full((2, 1), np.nan)])
 
@@ -303,7 +301,7 @@ def _change_axis(axes, change: pd.Series, limits: tuple[float, float]) -> None:
     axes.set_ylim(-108, 1.15 * highest)
     for value, name in zip(limits, ("partial\nresponse", "progression"), strict=True):
         axes.axhline(value, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=3, label=name.replace("\n", " "))
-        axes.text(1.01, value, name, va="center", transform=axes.get_yaxis_transform())
+        beside(axes, value, name)
 
 
 @mpl.rc_context(STYLE)

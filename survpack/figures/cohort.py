@@ -18,7 +18,10 @@ from survpack.figures.style import (
     STYLE,
     WIDTH,
     axis_name,
+    beside,
     group_styles,
+    head,
+    name_rows,
     shorten,
     tidy,
     unit_of_time,
@@ -148,10 +151,8 @@ def missingness(table: pd.DataFrame) -> Figure:
         axes.plot(share, range(len(names)), marker, color=colour, mfc="none", ms=5, mew=1.2, label=site, clip_on=False)
         handles.append(Line2D([], [], color=colour, mfc="none", marker=marker, ls=""))
     for row, one in enumerate(whole.itertuples()):
-        axes.text(1.02, row, f"{one.missing} of {one.patients}", va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(names)), [axis_name(name) for name in names])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+        beside(axes, row, f"{one.missing} of {one.patients}")
+    name_rows(axes, [axis_name(name) for name in names])
     axes.set(xlim=(0, max(5, 1.08 * table["share"].max())), xlabel="Missing, % of patients")
     figure.legend(handles, shown, loc="outside upper left", ncols=columns)
     return figure
@@ -175,11 +176,9 @@ def recovery(table: pd.DataFrame) -> Figure:
     axes.hlines(rows, table["low"], table["high"], color=PLAIN, lw=1.4)
     axes.plot(table["estimate"], rows, "o", color=PLAIN, ms=5, label="estimate")
     for row, coverage in zip(rows, table["coverage"], strict=True):
-        axes.text(1.02, row, f"{100 * coverage:.1f} %", va="center", transform=axes.get_yaxis_transform())
-    axes.text(1.02, -0.75, "covered", va="bottom", transform=axes.get_yaxis_transform(), color=MUTED)
-    axes.set_yticks(rows, [axis_name(name) for name in table["term"]])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+        beside(axes, row, f"{100 * coverage:.1f} %")
+    head(axes, "covered")
+    name_rows(axes, [axis_name(name) for name in table["term"]])
     axes.set_xlabel("Log hazard ratio a unit of the term (95% interval)")
     handles = [Line2D([], [], color=SERIES[0][0], lw=2.2), Line2D([], [], color=PLAIN, marker="o", lw=1.4)]
     figure.legend(handles, ["Planted", "Found in this cohort"], loc="outside upper left", ncols=2)

@@ -20,6 +20,7 @@ from survpack.figures.style import (
     SPLITS,
     STYLE,
     WIDTH,
+    beside,
     digits_of,
     family,
     group_styles,
@@ -31,7 +32,7 @@ from survpack.figures.style import (
     wrap,
 )
 from survpack.figures.survival import draw_survival, events_of, hazard_ratio, log_rank
-from survpack.numbers import amount, known
+from survpack.numbers import amount, interval_text, known
 
 
 @mpl.rc_context(STYLE)
@@ -243,15 +244,12 @@ def _forest_line(axes, line: dict, digits: int) -> None:
     """One marker with its interval, and the numbers at the right."""
     kind = family(line["model"])
     colour, y = COLOURS[kind], line["y"]
-    text = "not estimable"
     if known(line["estimate"]):
-        text = amount(line["estimate"], digits)
         if known(line["low"]) and known(line["high"]):
             axes.plot([line["low"], line["high"]], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
-            text += f" ({amount(line['low'], digits)} to {amount(line['high'], digits)})"
         axes.plot(line["estimate"], y, MARKERS[kind], color=colour, mfc=colour if line["split"] == "cv" else "white",
                   mew=1.3, ms=6, label=f"{line['split']} {line['model']}")  # fmt: skip
-    axes.text(1.03, y, text, transform=axes.get_yaxis_transform(), va="center")
+    beside(axes, y, interval_text(line, digits) or "not estimable")
 
 
 def _left_labels(axes, names: dict[float, str], bold: set[float]) -> None:

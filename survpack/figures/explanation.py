@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from survpack.figures.style import MUTED, PALE, PLAIN, STYLE, WIDTH, axis_name, wrap
+from survpack.figures.style import MUTED, PALE, PLAIN, STYLE, WIDTH, axis_name, name_rows, wrap
 
 
 @mpl.rc_context(STYLE)
@@ -30,9 +30,7 @@ def importance(table: pd.DataFrame, *, axis_label: str = "Loss of concordance wh
     axes.axvline(0, color=MUTED, lw=0.8, zorder=0)
     axes.hlines(top.index, *top[["low", "high"]].astype(float).to_numpy().T, color=PLAIN, lw=1.4)
     axes.plot(top["importance"], top.index, "o", color=PLAIN, ms=5, label="importance")
-    axes.set_yticks(top.index, [axis_name(name) for name in top["feature"]])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    name_rows(axes, [axis_name(name) for name in top["feature"]])
     axes.set_xlabel(axis_label)
     return figure
 
@@ -65,9 +63,7 @@ def shap_summary(
         axes.scatter(shap, row + _swarm(shap, span), c=_ranks(features[name]), cmap=colours,
                      vmin=0, vmax=1, s=9, lw=0, label=name, plotnonfinite=True,
                      rasterized=len(values) * len(order) > 400)  # fmt: skip
-    axes.set_yticks(range(len(order)), [axis_name(name) for name in order])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    name_rows(axes, [axis_name(name) for name in order])
     axes.set_xlabel(axis_label)
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=axes, aspect=35, pad=0.02, ticks=[0, 1])
     bar.ax.set_yticklabels(["low", "high"])

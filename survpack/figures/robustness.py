@@ -9,22 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from survpack.figures.style import COLOURS, INK, MARKERS, MUTED, PLAIN, SERIES, STYLE, WIDTH, label, tidy
+from survpack.figures.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    MUTED,
+    PLAIN,
+    SERIES,
+    STYLE,
+    WIDTH,
+    beside,
+    family,
+    head,
+    label,
+    name_rows,
+    tidy,
+)
 from survpack.numbers import amount, interval_text
 
-CONTROLS = {  # of `control_forest`: words, family of model, filled
-    "real": ("Radiomics", "radiomics", True),
-    "shuffled": ("Voxels shuffled", "radiomics", False),
-    "noise": ("Voxels replaced by noise", "radiomics", False),
-    "labels": ("Outcomes shuffled", "radiomics", False),
-    "volume": ("Tumour volume alone", "baseline", True),
-}
-CONTROLS |= {  # by the names of the models
-    "texture-coxnet": CONTROLS["real"],
-    "control-shuffled-voxels": CONTROLS["shuffled"],
-    "control-noise-voxels": CONTROLS["noise"],
-    "control-shuffled-labels": CONTROLS["labels"],
-}
 PERTURBATIONS = {
     "shrink": "Mask shrunk",
     "grow": "Mask grown",
@@ -62,18 +64,18 @@ def icc_chart(table: pd.DataFrame, at_least: float) -> Figure:
         upper.plot(values, spread, ".", color="#8fa5b8", ms=2, mew=0, rasterized=True, label="features",
                    antialiased=False)  # fmt: skip
         _box(upper, values, row, 0.28, INK, None)
-        _right(upper, row, _share(one["icc"], at_least))
+        beside(upper, row, _share(one["icc"], at_least))
     upper.axvline(at_least, color=SERIES[0][0], lw=1.2, ls=(0, (4, 3)), label="threshold")
-    upper.text(1.03, -0.75, f"at least {at_least:g}", va="bottom", color=MUTED, transform=upper.get_yaxis_transform())
-    _rows(upper, [tidy(name) for name in families])
+    head(upper, f"at least {at_least:g}")
+    name_rows(upper, [tidy(name) for name in families])
     for axes in lower:
         shares = [100 * (table[name] >= at_least).mean() for name in perturbations]
         axes.barh(range(len(shares)), shares, height=0.55, color=PLAIN)
         axes.set(xlim=(0, 100), ylim=(len(shares) - 0.4, -0.6))
         axes.set_xlabel(f"Features with an ICC of at least {at_least:g}, %")
         for row, share in enumerate(shares):
-            _right(axes, row, f"{share:.0f} %")
-        _rows(axes, [PERTURBATIONS.get(name, tidy(name)) for name in perturbations])
+            beside(axes, row, f"{share:.0f} %")
+        name_rows(axes, [PERTURBATIONS.get(name, tidy(name)) for name in perturbations])
     return figure
 
 
@@ -84,22 +86,20 @@ def control_forest(rows: pd.DataFrame) -> Figure:
     Parameters
     ----------
     rows : DataFrame
-        `control` (real, shuffled, noise, labels, volume, or a model's name), `estimate`, `low`, `high`; drawn in
-        this order. The dashed line at 0.5 is a coin toss; hollow marks are controls.
+        `control` (a model), `estimate`, `low`, `high`; drawn in this order. The dashed line at 0.5 is a coin toss;
+        hollow marks are controls.
     """
     figure = Figure(figsize=(WIDTH, 0.32 * len(rows) + 0.9))
     axes = figure.add_subplot(ylim=(len(rows) - 0.4, -0.6))
     axes.axvline(0.5, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=0, label="chance")
-    names = []
     for row, one in enumerate(rows.to_dict("records")):
-        words, kind, filled = CONTROLS.get(one["control"], (label(one["control"]), "other", False))
-        names.append(words)
+        kind, filled = family(one["control"]), not one["control"].startswith("control-")
         colour = COLOURS[kind]
         axes.plot([one["low"], one["high"]], [row, row], color=colour, lw=1.4, solid_capstyle="butt")
         axes.plot(one["estimate"], row, MARKERS[kind], color=colour, mfc=colour if filled else "white", mew=1.3, ms=6,
                   label=one["control"])  # fmt: skip
-        _right(axes, row, interval_text(one) or "not estimable")
-    _rows(axes, names)
+        beside(axes, row, interval_text(one) or "not estimable")
+    name_rows(axes, [label(model) for model in rows["control"]])
     axes.set_xlabel("Harrell's C, with interval")
     return figure
 
@@ -125,9 +125,9 @@ def scanner_chart(table: pd.DataFrame) -> Figure:
             values = 100 * one[when].dropna().to_numpy(float)
             _box(axes, values, row + shift, 0.26, colour, face, when)
             medians.append(f"{np.median(values):.0f}" if len(values) else "–")
-        _right(axes, row, f"{' → '.join(medians)} %")
-    axes.text(1.03, -0.75, "median", va="bottom", color=MUTED, transform=axes.get_yaxis_transform())
-    _rows(axes, [f"{tidy(name)} ({len(one)})" for name, one in families.items()])
+        beside(axes, row, f"{' → '.join(medians)} %")
+    head(axes, "median")
+    name_rows(axes, [f"{tidy(name)} ({len(one)})" for name, one in families.items()])
     axes.set(xlabel="Variance explained by the scanner", xlim=(0, None))
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     handles = [Patch(ec=colour, fc=face) for colour, face, _ in looks.values()]
@@ -151,13 +151,3 @@ def _box(axes, values: np.ndarray, row: float, height: float, colour: str, face:
 
 def _share(icc: pd.Series, at_least: float) -> str:
     return f"{100 * (icc >= at_least).mean():.0f} % of {amount(len(icc))}"
-
-
-def _right(axes, row: float, text: str) -> None:
-    axes.text(1.03, row, text, va="center", transform=axes.get_yaxis_transform())
-
-
-def _rows(axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from survpack.errors import BadInput
 from survpack.numbers import known
 from survpack.paths import written_whole
+from survpack.radiomics import COLUMN, names
 
 INK, MUTED, PALE = "#222222", "#5f5f5f", "#cccccc"
 PLAIN = "#47617c"  # of what belongs to no model
@@ -56,18 +57,14 @@ LABELS = {
 }
 WORDS = {  # of column names, as the report prints them
     "ml": "(mL)", "mm": "(mm)", "kps": "KPS", "gpa": "GPA", "suv": "SUV", "ct": "CT", "pt": "PET", "t1n": "T1",
-    "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM", "gldm": "GLDM",
+    "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM",
     "ngtdm": "NGTDM", "ngldm": "NGLDM", "adc": "ADC", "bmi": "BMI", "egfr": "eGFR", "mskcc": "MSKCC", "ecog": "ECOG", "idh": "IDH",
-    "mgmt": "MGMT", "hpv": "HPV", "gi": "gastrointestinal", "firstorder": "first-order", "rad": "",
+    "mgmt": "MGMT", "hpv": "HPV", "gi": "gastrointestinal",
 }  # fmt: skip
-RADIOMIC = re.compile(  # rad_<region>_<sequence>-<filter>_<IBSI tag>; shape has no sequence
-    r"rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9]+))?_)?"
-    r"(?P<tag>(?P<family>morph|loc|stat|ih|ivh|cm|rlm|szm|dzm|ngt|ngl)_\w+)"
-)
 UNITS = {"ml": "mL", "mm": "mm", "mm2": "mm²"}  # that end a column's name
 REGIONS = {"whole": "whole lesion"}
-TEXTURES = {"morph": "", "loc": "local", "stat": "intensity", "ih": "histogram", "ivh": "", "cm": "GLCM",
-            "rlm": "GLRLM", "szm": "GLSZM", "dzm": "GLDZM", "ngt": "NGTDM", "ngl": "NGLDM"}  # fmt: skip
+TEXTURES = {"morph": "", "stat": "intensity", "ih": "histogram", "cm": "GLCM", "rlm": "GLRLM", "szm": "GLSZM",
+            "ngt": "NGTDM", "ngl": "NGLDM"}  # fmt: skip
 SHORTER = [  # taken in this order until a name is short enough
     ("emphasis", "emph."), ("normalised", "norm."), ("non-uniformity", "non-unif."), ("coefficient", "coeff."),
     ("dependence", "dep."), ("difference", "diff."), ("information", "inf."), ("whole lesion", "whole"),
@@ -195,7 +192,7 @@ def label(model: str) -> str:
 
 
 def tidy(name: str) -> str:
-    """A column's name in words: `rad_t1c_glcm_JointEntropy` is "T1c GLCM joint entropy"."""
+    """A column's name in words: `extracranial_disease` is "Extracranial disease"."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", str(name)).replace("-", " ").replace("_", " ").split()
     words = [word.lower() if word[1:].islower() and word[0].isupper() else word for word in words]
     text = " ".join(filter(None, (WORDS.get(word, word) for word in words)))
@@ -232,6 +229,23 @@ def label_axes(figure: Figure, panels: list, x: str, y: str) -> None:
         figure.supylabel(y)
 
 
+def name_rows(axes, names: list[str]) -> None:
+    """Names in place of an axis, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def beside(axes, row: float, text: str, **looks) -> None:
+    """Text at the right of a row, outside the axes."""
+    axes.text(1.03, row, text, transform=axes.get_yaxis_transform(), **{"va": "center"} | looks)
+
+
+def head(axes, text: str) -> None:
+    """What the texts `beside` the rows are."""
+    beside(axes, -0.75, text, va="bottom", color=MUTED)
+
+
 def unit_of_time(longest_days: float) -> Unit:
     """Days, months or years, with at most seven ticks."""
     units = [("Days", 1, 90, (1, 2, 5, 10, 15)), ("Months", 365.25 / 12, 5 * 365.25, (1, 2, 3, 6, 12)),
@@ -263,7 +277,7 @@ def feature_name(name: str, longest: int = 60) -> str:
     longest : int
         Longer names are abbreviated word by word, in the end by leaving out their middle.
     """
-    found = RADIOMIC.fullmatch(str(name))
+    found = COLUMN.match(str(name))
     if not found:
         words, unit = biomarker_words(name)
         return shorten(f"{words} ({unit})" if unit not in ("", "count") else words, longest)
@@ -299,8 +313,6 @@ def biomarker_words(name: str) -> tuple[str, str]:
 
 @cache
 def _ibsi() -> dict[str, str]:
-    from survpack.radiomics import names
-
     return names()["feature"].to_dict()
 
 

@@ -26,8 +26,7 @@ def rescanned(choices: dict, patients: list[str], folder: Path, n_jobs: int = -1
     Parameters
     ----------
     choices : dict
-        With which the cohort was made, as in `choices` of its truth.json; of them `patients`, `sites`, `spacing_mm`
-        and `seed` matter here.
+        With which the cohort was made; what is not among them has the default of `mets`.
     patients : list of str
         `patient_id` of whom to image.
     folder : Path
@@ -44,9 +43,15 @@ def rescanned(choices: dict, patients: list[str], folder: Path, n_jobs: int = -1
     Raises
     ------
     BadInput
-        For choices of no `mets` cohort, and for a patient who is not in it.
+        For a patient who is not in that cohort.
     """
-    chart, looks, seeds = _cohort_of(choices, patients)
+    choices = mets.DEFAULTS | choices
+    chart, looks, seeds, _ = mets.drawn(choices["patients"], choices["sites"], choices["seed"])
+    if unknown := [patient for patient in patients if patient not in seeds]:
+        raise BadInput(
+            f"patients to rescan: {listed(unknown)} not in this mets cohort of {choices['patients']}; name patients "
+            "of its participants.tsv."
+        )
     patients, count = list(dict.fromkeys(patients)), chart.set_index("patient_id")["lesion_count"]
     with written_whole(folder) as part:
         part.mkdir()
@@ -59,23 +64,6 @@ def rescanned(choices: dict, patients: list[str], folder: Path, n_jobs: int = -1
         for sequence in mets.SEQUENCES
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=IMAGES)
-
-
-def _cohort_of(choices: dict, patients: list[str]) -> tuple[pd.DataFrame, dict, dict]:
-    """Charts, scanners and patients' seeds of the cohort made with these choices, if all of `patients` are in it."""
-    needed = ("patients", "sites", "spacing_mm", "seed")
-    if missing := [name for name in needed if name not in choices]:
-        raise BadInput(
-            f"choices of the phantom to rescan: no {', '.join(missing)} (there are {', '.join(choices) or 'none'}); "
-            "give those in `choices` of the truth.json of mets."
-        )
-    chart, looks, seeds, _ = mets.drawn(choices["patients"], choices["sites"], choices["seed"])
-    if unknown := [patient for patient in patients if patient not in seeds]:
-        raise BadInput(
-            f"patients to rescan: {listed(unknown)} not in this mets cohort of {choices['patients']}; name patients "
-            "of its participants.tsv."
-        )
-    return chart, looks, seeds
 
 
 def _seen_by_all(folder: Path, patient: str, count: int, looks: dict[str, dict], spacing_mm: float, seed) -> dict:
