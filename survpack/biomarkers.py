@@ -110,9 +110,8 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     tables["features"] = tables["features"].dropna(axis=1, how="all")
     regions = regions_of(cohort.labels, params.biomarkers.regions).values()
     organs = {meaning for number, meaning in cohort.labels.items() if not any(number in own for own in regions)}
-    notes = [
-        (patient, *note) for patient in patients for note in [*_absent(images, patient), *real[patient, ""]["notes"]]
-    ]
+    told = _absent(images)
+    notes = [(patient, *note) for patient in patients for note in [*told[patient], *real[patient, ""]["notes"]]]
     return Biomarkers(
         **tables,
         perturbed=_perturbed(real, some, changes, tables["features"].columns, organs),
@@ -174,10 +173,11 @@ def kind_of(modality: str) -> str:
     return modality if modality in ("ct", "pt") else "mr"
 
 
-def _absent(images: dict[str, pd.DataFrame], patient: str) -> list[tuple]:
-    """The sequences that others have at baseline and the patient has not."""
-    seen = {one: set(rows.loc[rows["path"] != "", "modality"]) for one, rows in images.items()}
-    return [("", modality, "no such image") for modality in sorted(set().union(*seen.values()) - seen[patient])]
+def _absent(images: dict[str, pd.DataFrame]) -> dict[str, list[tuple]]:
+    """Of each patient, the sequences that others have at baseline."""
+    seen = {patient: set(rows.loc[rows["path"] != "", "modality"]) for patient, rows in images.items()}
+    every = set().union(*seen.values())
+    return {patient: [("", one, "no such image") for one in sorted(every - own)] for patient, own in seen.items()}
 
 
 def _shape(rows: pd.DataFrame, choice: dict) -> dict:
