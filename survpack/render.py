@@ -189,11 +189,11 @@ def _conformance() -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     every = [one for features in found.values() for one in features.values()]
     within = sum(one["within"] for one in every)
-    where = _listed([_plain(name) for name in found])
-    told = f"{amount(within)} of {amount(len(every))} benchmarked values lie within tolerance ({where})."
-    if len(found) == 1:
-        told += " The CT phantom of the benchmark was not at hand in this run."
-    return told
+    told = f"{amount(within)} of {amount(len(every))} benchmarked values lie within tolerance, on the digital phantom"
+    scans = [name for name in found if len(name) == 1]  # the IBSI's letters
+    if not scans:
+        return f"{told}. The CT phantom of the benchmark was not at hand in this run."
+    return f"{told} and in configurations {_listed(scans)} of the CT phantom."
 
 
 def _speed() -> str:

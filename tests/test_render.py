@@ -127,7 +127,7 @@ def test_cohorts_that_share_an_image_say_so(study):
 
 def test_what_conforms_is_counted_over_all_configurations_and_a_missing_benchmark_is_said(study):
     told = render.variables(["mets"], "here")["study"]["conformance"]
-    assert told.startswith("1 of 2 benchmarked values lie within tolerance (digital phantom).")
+    assert told.startswith("1 of 2 benchmarked values lie within tolerance, on the digital phantom.")
     assert "CT phantom of the benchmark was not at hand" in told
     (paths.METRICS / "conformance.json").unlink()
     with pytest.raises(BadInput, match="conformance.json: not found"):
