@@ -245,3 +245,8 @@ def test_a_stage_is_rerun_when_its_notebook_or_the_profile_changes(name):
 def test_a_stage_that_loops_over_models_is_waited_for_by_those_who_read_all_of_them():
     per_model = {str(Path(path).parent) for path in outs(stages()["train"])}
     assert set(stages()["evaluate"]["deps"]) & per_model and set(stages()["explain"]["deps"]) & per_model
+
+
+def test_what_python_compiles_is_no_part_of_a_stage():
+    """A module imported late would else make every stage that depends on its folder run again."""
+    assert "__pycache__" in (ROOT / ".dvcignore").read_text().split()
