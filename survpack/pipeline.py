@@ -53,6 +53,8 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
         raise
     with written_whole(target) as part:
         nbformat.write(without_timing(notebook), part)
+    if model:  # a model that the cohort cannot have draws nothing, and DVC asks for the folder all the same
+        CohortPaths(cohort).figures(f"training-{model}").mkdir(parents=True, exist_ok=True)
     return target
 
 

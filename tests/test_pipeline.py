@@ -64,6 +64,13 @@ def test_a_notebook_run_twice_is_the_same_file_with_its_parameters_and_without_i
     assert [path.name for path in target.parent.iterdir()] == ["01-toy-age.ipynb"]
 
 
+def test_a_model_that_draws_nothing_leaves_the_folder_that_its_stage_promises(study_root):
+    """DVC ends where an output is missing; a model that a cohort of masks cannot have has no figure."""
+    write_notebook(study_root, "03-toy", "print('nothing to draw')")
+    pipeline.run_notebook("03-toy", "kits", "texture-coxnet")
+    assert (study_root / "reports" / "figures" / "kits" / "training-texture-coxnet").is_dir()
+
+
 def test_a_mistake_found_in_a_notebook_is_the_sentence_alone_and_leaves_no_file(study_root):
     sentence = "scan.nii.gz, patient p1: no mask, expected one; draw it."
     write_notebook(study_root, "01-toy", f"from survpack.errors import BadInput\nraise BadInput({sentence!r})")
