@@ -1,6 +1,5 @@
 """The table of biomarkers: what each column is measured on, its controls, what is remembered, what is explained."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -461,25 +460,6 @@ def test_one_patient_alone_is_measured_as_among_others(tmp_path, choices):
     alone = measure_patient(rows, LABELS, choices(), "trial")
     together = extracted(one, choices()).features.loc["q"]
     pd.testing.assert_series_equal(pd.Series(alone["features"])[together.index], together, check_names=False)
-
-
-# --- real patients
-
-DATA = Path(os.environ.get("SURVPACK_DATA", "/nonexistent"))
-
-
-@pytest.mark.skipif(not (DATA / "kits19").is_dir(), reason="SURVPACK_DATA has no folder kits19")
-def test_log_volume_alone_ranks_kits_as_published_with_the_data():
-    """C 0.69: shared with the data as measured independently of this code."""
-    from survpack import adapters, lesions, preprocess
-    from survpack.metrics import concordance
-
-    one = adapters.load("kits", params.load())
-    volumes = []
-    for path in one.images["mask_path"]:
-        volumes.append(lesions.measure(preprocess.read_image(path), one.labels)[0]["tumour_ml"])
-    found = concordance(one.participants["time_days"], one.participants["event"], np.log(volumes))
-    assert found == pytest.approx(0.69, abs=0.01)
 
 
 def test_names_begin_with_rad_for_radiomics_only(tmp_path, choices):
