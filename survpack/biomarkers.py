@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from joblib import Parallel, delayed
-from scipy import ndimage
 from tqdm import tqdm
 
 from survpack import grids, lesions, normalise, preprocess, radiomics
@@ -277,20 +276,17 @@ def _only(mask: sitk.Image, labels: dict[int, str], regions: dict[str, list[int]
     numbers = sitk.GetArrayFromImage(mask)
     for number in set(labels) - wanted:
         numbers[numbers == number] = 0
-    kept = sitk.GetImageFromArray(numbers)
-    kept.CopyInformation(mask)
-    return kept
+    return grids.like(numbers, mask)
 
 
 def _near(image: sitk.Image | None, mask: sitk.Image, margin_mm: float) -> tuple[sitk.Image | None, sitk.Image]:
     """Image and mask cut to the regions and what lies around them."""
-    inside = sitk.GetArrayViewFromImage(mask) != 0
-    if not inside.any():
+    box = grids.region(mask)
+    if box is None:
         return image, mask
-    places = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
     margin = [int(np.ceil(margin_mm / spacing)) for spacing in mask.GetSpacing()]
-    start = [int(max(own[0] - more, 0)) for own, more in zip(places, margin, strict=True)]
-    stop = [int(min(own[-1] + more + 1, n)) for own, more, n in zip(places, margin, mask.GetSize(), strict=True)]
+    start = [max(first - more, 0) for (first, _), more in zip(box, margin, strict=True)]
+    stop = [min(last + more + 1, n) for (_, last), more, n in zip(box, margin, mask.GetSize(), strict=True)]
     size = [b - a for a, b in zip(start, stop, strict=True)]
     return image and sitk.RegionOfInterest(image, size, start), sitk.RegionOfInterest(mask, size, start)
 
@@ -307,11 +303,10 @@ def _over_lesions(volume, inside, spacing, bins, families, rule: str) -> tuple[d
     """Features of a region of several lesions: of all voxels at once, the largest lesion, or the mean by volume."""
     if rule == "pooled" or not inside.any():
         return radiomics.features(volume, inside, spacing, bins, families)
-    parts, count = ndimage.label(inside, np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    parts, sizes = lesions.components(inside)
     if rule == "largest" or sizes.max() < SMALLEST_LESION:
         return radiomics.features(volume, parts == 1 + sizes.argmax(), spacing, bins, families)
-    own = [k for k in range(count) if sizes[k] >= SMALLEST_LESION]
+    own = [k for k in range(len(sizes)) if sizes[k] >= SMALLEST_LESION]
     each = [radiomics.features(volume, parts == k + 1, spacing, bins, families) for k in own]
     table, weights = pd.DataFrame([values for values, _ in each]), sizes[own]
     present = table.notna().to_numpy() * weights[:, None]

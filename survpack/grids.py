@@ -121,7 +121,7 @@ def on_one_grid(
     if image is not None and not same_grid(image, mask):
         mask, reason = mask_onto(mask, image)
         reasons.append(reason)
-    box = _region(mask)
+    box = region(mask)
     if box is None:
         reasons.append("the mask is empty")
         box = [(0, size - 1) for size in mask.GetSize()]
@@ -154,10 +154,29 @@ def finite(image: sitk.Image, name: str = "") -> tuple[sitk.Image, str]:
     if _all_finite(array):
         return image, ""
     bad = ~np.isfinite(array)
-    out = sitk.GetImageFromArray(_filled(array, bad, image.GetSpacing()[::-1]))
-    out.CopyInformation(image)
+    out = like(_filled(array, bad, image.GetSpacing()[::-1]), image)
     where = f"{name}: " if name else ""
     return out, f"{where}{int(bad.sum())} of {bad.size} voxels are not finite, replaced by the nearest that is"
+
+
+def like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
+    """An image of `array` (z, y, x) that lies where `image` does."""
+    made = sitk.GetImageFromArray(array)
+    made.CopyInformation(image)
+    return made
+
+
+def region(mask: sitk.Image) -> list[tuple[int, int]] | None:
+    """First and last index of what is not 0, along x, y and z; None where all is."""
+    array = sitk.GetArrayViewFromImage(mask)
+    found = []
+    for axis in range(3):  # each cut makes the next search smaller
+        inside = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(inside):
+            return None
+        found.append((int(inside[0]), int(inside[-1])))
+        array = array[(slice(None),) * axis + (slice(inside[0], inside[-1] + 1),)]
+    return found[::-1]
 
 
 def mask_onto(mask: sitk.Image, image: sitk.Image) -> tuple[sitk.Image, str]:
@@ -197,19 +216,6 @@ def _positions(image: sitk.Image, spacing_mm: float) -> list[np.ndarray]:
         count = max(ceil(size * own / spacing_mm - 1e-3), 1)  # a thousandth of a voxel is rounding, not image
         found.append((np.arange(count) - (count - 1) / 2) * spacing_mm / own + (size - 1) / 2)
     return found
-
-
-def _region(mask: sitk.Image) -> list[tuple[int, int]] | None:
-    """First and last index of what is not 0, along x, y and z."""
-    array = sitk.GetArrayViewFromImage(mask)
-    found = []
-    for axis in range(3):  # each cut makes the next search smaller
-        inside = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(inside):
-            return None
-        found.append((int(inside[0]), int(inside[-1])))
-        array = array[(slice(None),) * axis + (slice(inside[0], inside[-1] + 1),)]
-    return found[::-1]
 
 
 def _around(axis: np.ndarray, first: float, last: float, margin: float) -> np.ndarray:

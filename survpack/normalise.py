@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.stats import norm
 
-from survpack.grids import finite
+from survpack.grids import finite, like
 from survpack.params import MR
 
 MARKED = 0.2  # share of voxels with exactly one value (0, or the lowest) that makes it the background
@@ -78,7 +78,7 @@ def normalised(image: sitk.Image, modality: str, choice: MR | dict) -> tuple[sit
     if broken:
         array = sitk.GetArrayFromImage(whole)
         array[~np.isfinite(sitk.GetArrayViewFromImage(image))] = np.nan
-        whole = _like(array, image)
+        whole = like(array, image)
     return whole, "; ".join(filter(None, reasons))
 
 
@@ -97,7 +97,7 @@ def without_bias(image: sitk.Image, inside: np.ndarray) -> tuple[sitk.Image, str
     reason : str
         Why there was no correction (an image of one slice); "" where there was.
     """
-    mask = _like((inside & (sitk.GetArrayViewFromImage(image) > 0)).astype(np.uint8), image)
+    mask = like((inside & (sitk.GetArrayViewFromImage(image) > 0)).astype(np.uint8), image)
     shrink = [max(min(N4_SHRINK, size // 16), 1) for size in image.GetSize()]
     correct = sitk.N4BiasFieldCorrectionImageFilter()
     correct.SetNumberOfThreads(1)  # sums in one order: the same bytes every time
@@ -159,10 +159,4 @@ def _nyul(image: sitk.Image, values: np.ndarray) -> sitk.Image:
     mapped = np.interp(array, own, scale)
     for beyond, (a, b) in ((array < own[0], (0, 1)), (array > own[-1], (-1, -2))):
         mapped[beyond] = scale[a] + (array[beyond] - own[a]) * (scale[b] - scale[a]) / (own[b] - own[a])
-    return _like(mapped.astype(np.float32), image)
-
-
-def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
-    out = sitk.GetImageFromArray(array)
-    out.CopyInformation(image)
-    return out
+    return like(mapped.astype(np.float32), image)

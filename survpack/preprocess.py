@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
-from survpack.grids import finite, on_one_grid, oriented, resampled, resampled_mask, same_grid  # noqa: F401
+from survpack.grids import finite, like, oriented
 from survpack.normalise import normalised
 from survpack.params import Crops, Preprocess, per_cohort
 from survpack.paths import written_whole
@@ -231,9 +231,7 @@ def tumour_of(mask: sitk.Image, tumour_labels: list[int]) -> sitk.Image:
     start = [int(max(axis[0] - 2, 0)) for axis in box]
     stop = [int(min(axis[-1] + 3, size)) for axis, size in zip(box, mask.GetSize(), strict=True)]
     cut = sitk.RegionOfInterest(mask, [b - a for a, b in zip(start, stop, strict=True)], start)
-    binary = sitk.GetImageFromArray(np.isin(sitk.GetArrayViewFromImage(cut), tumour_labels).astype(np.uint8))
-    binary.CopyInformation(cut)
-    return binary
+    return like(np.isin(sitk.GetArrayViewFromImage(cut), tumour_labels).astype(np.uint8), cut)
 
 
 def cube_around(centre, size: int, spacing: float, orientation: str = "LPS") -> sitk.Image:

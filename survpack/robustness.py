@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from survpack.cohort import TUMOUR
 from survpack.errors import BadInput
+from survpack.grids import like
 from survpack.lesions import box
 
 ORIGINAL = "original"
@@ -87,7 +88,7 @@ def contour(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.
         if not _lost(cut, bent, labels):
             break
     array[around] = bent
-    return image, _like(array, mask)
+    return image, like(array, mask)
 
 
 def noise(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.random.Generator) -> Perturbed:
@@ -96,7 +97,7 @@ def noise(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.ra
         return None, mask
     values = sitk.GetArrayFromImage(image).astype(np.float32)
     added = rng.standard_normal(values.shape, dtype=np.float32) * np.float32(noise_level(values))
-    return _like(np.where(_background(values), 0, values + added), image), mask
+    return like(np.where(_background(values), 0, values + added), image), mask
 
 
 def resample(image: sitk.Image | None, mask: sitk.Image, labels: Labels, rng: np.random.Generator) -> Perturbed:
@@ -177,7 +178,7 @@ def _adapted(mask: sitk.Image, labels: Labels, rng: np.random.Generator, grow: b
         if inside.any() and outside.any():
             _move(cut, inside, outside, kept, spacing, rng, grow)
     array[around] = cut
-    return _like(array, mask)
+    return like(array, mask)
 
 
 def _move(cut, inside, outside, kept, spacing, rng, grow: bool) -> None:
@@ -228,13 +229,13 @@ def _posed(image: sitk.Image, pose: sitk.Transform) -> sitk.Image:
         return image
     low, high, typical = float(values[finite].min()), float(values[finite].max()), float(np.median(values[finite]))
     masked = _background(values)
-    filled = _like(np.where(finite, values, typical), image)  # a spline spreads one NaN over its whole line
+    filled = like(np.where(finite, values, typical), image)  # a spline spreads one NaN over its whole line
     outside = 0.0 if masked.any() else low
     moved = sitk.GetArrayFromImage(sitk.Resample(filled, filled, pose, sitk.sitkBSpline, outside)).clip(low, high)
-    state = _like(np.where(masked, 1, np.where(finite, 0, 2)).astype(np.uint8), image)
+    state = like(np.where(masked, 1, np.where(finite, 0, 2)).astype(np.uint8), image)
     state = sitk.GetArrayFromImage(sitk.Resample(state, state, pose, sitk.sitkNearestNeighbor, int(masked.any())))
     moved[state == 1], moved[state == 2] = 0.0, np.nan
-    return _like(moved, image)
+    return like(moved, image)
 
 
 def _background(values: np.ndarray) -> np.ndarray:
@@ -243,12 +244,6 @@ def _background(values: np.ndarray) -> np.ndarray:
     large = np.bincount(clumps.ravel(), minlength=count + 1) >= CLUMP
     large[0] = False
     return large[clumps]
-
-
-def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
-    made = sitk.GetImageFromArray(array)
-    made.CopyInformation(image)
-    return made
 
 
 # --- agreement
