@@ -223,9 +223,8 @@ def _radiomics(found: dict) -> dict:
     told |= {"robust": share("robust", "with_icc"), "volume": share("volume_like", "features")}
     told |= {"correlation": f"{found['volume_threshold']:g}"}
     if found.get("tested"):
-        told["discoveries"] = (
-            f"{_count(found['discoveries'], 'feature')} of {amount(found['tested'])} remain below 5 %."
-        )
+        kept = _count(found["discoveries"], "feature")
+        told["discoveries"] = f"{kept[0].upper()}{kept[1:]} of {amount(found['tested'])} remain below 5 %."
     return told
 
 
