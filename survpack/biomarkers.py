@@ -94,12 +94,13 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     """
     images = dict(tuple(preprocess.at_baseline(cohort.images).groupby("patient_id", sort=False)))
     patients = cohort.participants["patient_id"].tolist()
-    some = _drawn(development, params)
+    nothing = cohort.images.iloc[:0]
+    some = _drawn([patient for patient in development if patient in images], params)
     changes = applicable(params.robustness.perturbations, (cohort.images["path"] != "").any())
     tasks = [(patient, "") for patient in patients] + [(patient, how) for patient in some for how in changes]
     bar = tqdm(tasks, desc=f"{cohort.name}: biomarkers", mininterval=2)
     measure = partial(measure_patient, labels=cohort.labels, params=params, name=cohort.name)
-    found = Parallel(n_jobs=-1)(delayed(measure)(images[patient], change=how) for patient, how in bar)
+    found = Parallel(n_jobs=-1)(delayed(measure)(images.get(patient, nothing), change=how) for patient, how in bar)
     real = dict(zip(tasks, found, strict=True))
     index = pd.Index(patients, name="patient_id")
     tables = {
@@ -110,7 +111,7 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     regions = regions_of(cohort.labels, params.biomarkers.regions).values()
     organs = {meaning for number, meaning in cohort.labels.items() if not any(number in own for own in regions)}
     told = _absent(images)
-    notes = [(patient, *note) for patient in patients for note in [*told[patient], *real[patient, ""]["notes"]]]
+    notes = [(patient, *note) for patient in patients for note in [*told.get(patient, []), *real[patient, ""]["notes"]]]
     return Biomarkers(
         **tables,
         perturbed=_perturbed(real, some, changes, tables["features"].columns, organs),
@@ -126,12 +127,14 @@ def measure_patient(
     Parameters
     ----------
     rows : DataFrame
-        The patient's rows of a cohort's `images`.
+        The patient's rows of a cohort's `images`; none of a patient who was not imaged.
     change : str
         A perturbation of the robustness study, or none.
     controls : bool
         Whether the two negative controls are measured too; never of a perturbed patient.
     """
+    if rows.empty:
+        return {"features": {}, **{which: {} for which in CONTROLS}, "notes": [("", "", "no image and no mask")]}
     remember = partial(_remembered, CohortPaths(name).remembered)
     spacing = per_cohort(params.biomarkers.spacing_mm, name)
     reach = radiomics.reach(params.biomarkers.filters, spacing)

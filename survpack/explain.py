@@ -10,7 +10,7 @@ import pandas as pd
 from survpack.cohort import TUMOUR
 from survpack.errors import BadInput
 from survpack.metrics import concordance
-from survpack.models import Classical, Hybrid, Patients, build, chart_and_lesion
+from survpack.models import Classical, Deep, Patients, build
 from survpack.preprocess import CropSet
 from survpack.study import TEST_FOLD, Study
 
@@ -84,22 +84,21 @@ def out_of_fold_importance(study: Study, model: str, *, repeats: int, confidence
     return _importance(sum(falls.reindex(columns=names).fillna(0) for falls in each) / len(each), confidence)
 
 
-def hybrid_importance(model: Hybrid, patients: Patients, **choices) -> pd.DataFrame:
+def hybrid_importance(model: Deep, patients: Patients, **choices) -> pd.DataFrame:
     """`permutation_importance` of the image and of every column of chart and lesion biomarkers."""
-    frame = chart_and_lesion(patients)
+    frame = model.frame(patients)
     parts = {name: frame[name].to_numpy() for name in frame}
     if "image" in parts:
         raise BadInput("participants table: a column is named `image`, which is the scan's name here; rename it.")
-    sign = -1 if model.objective == "mse" else 1
 
     def risk_of(given: dict[str, np.ndarray]) -> np.ndarray:
         columns = pd.DataFrame({name: given[name] for name in frame}).astype(frame.dtypes.to_dict())
-        return sign * model.fuse(given["image"], columns)
+        return model.fuse(given["image"], columns)
 
     return permutation_importance(risk_of, {"image": model.embed(patients)} | parts, patients, **choices)
 
 
-def gradcam(model: Hybrid, patients: Patients) -> np.ndarray:
+def gradcam(model: Deep, patients: Patients) -> np.ndarray:
     """Grad-CAM of each patient's risk or days, shape (n, x, y, z), from 0 to 1 (Selvaraju 2017).
 
     A map without any positive value is all NaN: there is nothing to show, and nothing is shown.
@@ -109,23 +108,27 @@ def gradcam(model: Hybrid, patients: Patients) -> np.ndarray:
 
     from survpack.networks import CAM_LAYER
 
-    net = model.net.eval()
-    stacked = np.concatenate([patients.images, patients.masks], axis=1).astype(np.float32)
-    where = next(net.parameters()).device
-    table = torch.as_tensor(model.table(patients), dtype=torch.float32, device=where)
-    towards = -1.0 if model.objective == "mse" else 1.0  # what raises the risk, or shortens the days
-    seen = _seen_with(net, towards)
-    camera = GradCAM(seen, target_layers=f"net.{CAM_LAYER[model.encoder]}", postprocessing=lambda raw: raw)
-    maps = []
-    for image, row in zip(stacked, table, strict=True):
-        seen.row = row[None]
-        raw = camera(torch.as_tensor(image[None], device=where), class_idx=0)[0, 0]
+    layer = CAM_LAYER.get(model.encoder)
+    if not layer:
+        raise BadInput(
+            f"params.yaml: explain.model has the encoder `{model.encoder}`, which has no layer for Grad-CAM; explain a "
+            f"model with one of {', '.join(name for name, known in CAM_LAYER.items() if known)}."
+        )
+    seen = _seen_with(model)
+    where = next(seen.net.parameters()).device
+    camera = GradCAM(seen, target_layers=f"net.{layer}", postprocessing=lambda raw: raw)
+    samples, maps = model.samples(patients), []
+    for at in range(len(samples.images)):
+        seen.rest = [
+            torch.as_tensor(part[at][None], device=where) for part in (samples.masks, samples.table, samples.present)
+        ]
+        raw = camera(torch.as_tensor(samples.images[at][None].astype(np.float32), device=where), class_idx=0)[0, 0]
         raw = np.clip(raw.detach().cpu().numpy() if hasattr(raw, "detach") else raw, 0, None)
         maps.append(raw / raw.max() if raw.max() > 0 else np.full_like(raw, np.nan))
     return np.stack(maps)
 
 
-def spread_over_risk(model: Hybrid, patients: Patients, count: int) -> list[int]:
+def spread_over_risk(model: Deep, patients: Patients, count: int) -> list[int]:
     """Positions of `count` patients from the lowest to the highest risk, chosen without looking at any map."""
     order = np.argsort(model.predict(patients, np.array([1.0])).risk)
     return [int(order[at]) for at in np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
@@ -205,16 +208,20 @@ def _tumour(masks: np.ndarray, labels: list[str]) -> np.ndarray:
     return masks[[channel for channel, label in enumerate(labels) if label in TUMOUR]].max(axis=0) > 0
 
 
-def _seen_with(net, towards: float):
-    """The network as a function of the image alone, the chart held at `row`: what MONAI's Grad-CAM asks for."""
+def _seen_with(model: Deep):
+    """The first network's risk as a function of the image alone, the rest held: what MONAI's Grad-CAM asks for."""
     from torch import nn
+
+    zero, one = (model.objective.risk(np.full((1, model.objective.outputs), value))[0] for value in (0.0, 1.0))
+    towards = 1.0 if one > zero else -1.0  # what raises the risk, or shortens the days
 
     class OneChart(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.row = net, None
+            self.net, self.rest = model.nets[0], None
 
         def forward(self, image):
-            return towards * self.net(image, self.row)[:, None]
+            mask, table, present = self.rest
+            return towards * self.net(image, mask.float(), table, present).sum(dim=1, keepdim=True)
 
     return OneChart().eval()

@@ -107,12 +107,28 @@ class Crops(_Section):
     suv_max: float = Field(gt=0)
 
 
+class Augment(_Section):
+    rotate_deg: float = Field(ge=0, le=180)
+    scale: float = Field(ge=0, lt=1)
+    shift: float = Field(ge=0, lt=0.5)
+    intensity: float = Field(ge=0)
+    noise: float = Field(ge=0)
+    cutout: float = Field(ge=0, le=1)
+    modality_dropout: float = Field(ge=0, lt=1)
+
+
 class Training(_Section):
-    epochs: int = Field(ge=1)
+    epochs: dict[str, Annotated[int, Field(ge=1)]]
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
+    members: int = Field(ge=1)
+    inner_fraction: float = Field(ge=0, lt=0.5)
+    patience: int = Field(ge=1)
+    precision: Literal["auto", "float32", "bfloat16"]
+    augment: Augment
+    mirror: dict[str, bool]
     seed: int
 
 
@@ -123,6 +139,23 @@ class Classical(_Section):
     inner_folds: int = Field(ge=2)
     trees: int = Field(ge=1)
     min_leaf: int = Field(ge=1)
+    budget: int = Field(ge=1)
+    seed: int
+
+
+class Longitudinal(_Section):
+    landmarks_days: dict[str, Annotated[list[Positive], Field(min_length=1)]]
+    epochs: int = Field(ge=1)
+    width: int = Field(ge=1)
+    ridge: float = Field(gt=0)
+    seed: int
+
+
+class Transfer(_Section):
+    sources: dict[str, list[str]]
+    sizes: list[Annotated[int, Field(ge=4)]] = Field(min_length=1)
+    epochs: int = Field(ge=1)
+    pretrain_epochs: int = Field(ge=1)
     seed: int
 
 
@@ -159,6 +192,8 @@ class Params(_Section):
     crops: Crops
     training: Training
     classical: Classical
+    longitudinal: Longitudinal
+    transfer: Transfer
     scores: Scores
     explain: Explain
 

@@ -43,6 +43,7 @@ class CropSet:
         Normalised; axes run as `preprocess.orientation` says (to the patient's left, back and head: LPS). No
         modality for a cohort of masks only. A modality a patient lacks is all zeros.
     masks : ndarray of float16, shape (patients, labels, x, y, z)
+        No label for a cohort in which nobody was imaged.
     modalities, labels : list of str
     spacing_mm : float
     aligned : dict of str to bool
@@ -73,8 +74,15 @@ class CropSet:
 
     @classmethod
     def load(cls, folder: Path) -> CropSet:
+        """What `save` wrote; BadInput names the patient of whom a voxel is not finite."""
         facts = json.loads((Path(folder) / "crops.json").read_text())
         arrays = {name: np.load(Path(folder) / f"{name}.npy", allow_pickle=False) for name in ("images", "masks")}
+        finite = np.isfinite(arrays["images"]).all(axis=(1, 2, 3, 4))
+        if not finite.all():
+            raise BadInput(
+                f"{Path(folder) / 'images.npy'}, patient {facts['patient_ids'][int(np.argmin(finite))]}: a voxel that is "
+                "not a finite number, expected numbers throughout; run stage 02 again, or exclude the patient."
+            )
         return cls(**facts, **arrays)
 
 
@@ -88,18 +96,20 @@ def make_crops(cohort: Cohort, params: Crops, choice: Preprocess) -> CropSet:
     spacing = per_cohort(params.spacing_mm, cohort.name)
     modalities = [name for name in cohort.modalities if name != "mask"]
     groups = dict(tuple(at_baseline(cohort.images).groupby("patient_id", sort=False)))
-    patients = cohort.participants["patient_id"].tolist()
+    labels = list(_numbers(cohort.labels)) if groups else []
+    patients, nothing = cohort.participants["patient_id"].tolist(), cohort.images.iloc[:0]
     bar = tqdm(patients, desc=f"{cohort.name}: crops", mininterval=2)
     crops = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(_crop_patient)(groups[patient], modalities, cohort, params, choice, spacing) for patient in bar
+        delayed(_crop_patient)(groups.get(patient, nothing), modalities, cohort, params, choice, spacing)
+        for patient in bar
     )
     images, masks, aligned, notes = zip(*crops, strict=True)
     return CropSet(
         patients,
         np.stack(images).astype(np.float16),
-        np.stack(masks).astype(np.float16),
+        np.stack(masks)[:, : len(labels)].astype(np.float16),
         modalities,
-        list(_numbers(cohort.labels)),
+        labels,
         spacing,
         dict(zip(patients, aligned, strict=True)),
         {patient: note for patient, note in zip(patients, notes, strict=True) if note},
@@ -110,6 +120,9 @@ def _crop_patient(
     rows: pd.DataFrame, modalities: list[str], cohort: Cohort, params: Crops, choice: Preprocess, spacing: float
 ):
     images = np.zeros((len(modalities), *[params.size] * 3), dtype=np.float32)
+    if rows.empty:
+        masks = np.zeros((len(_numbers(cohort.labels)), *[params.size] * 3), dtype=np.float32)
+        return images, masks, True, "no image and no mask"
     lesions = {path: _lesion(path, cohort.tumour_labels) for path in dict.fromkeys(rows["mask_path"])}
     first = rows["mask_path"].iloc[0]
     aligned, notes = share_frame(list(lesions.values())), []

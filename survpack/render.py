@@ -128,7 +128,9 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "conformance": _conformance(),
         "speed": _speed(),
         "crop_size": amount(chosen.crops.size),
-        "epochs": _count(chosen.training.epochs, "epoch"),
+        "training": _training(chosen.training),
+        "budget": _word(chosen.classical.budget),
+        "inner_folds": _word(chosen.classical.inner_folds),
         "bootstrap": amount(chosen.scores.bootstrap),
         "confidence": f"{amount(100 * chosen.scores.confidence)} %",
         "implied_spread": amount(CLAIM["mae"] * math.sqrt(math.pi / 2) / math.sqrt(1 - CLAIM["r2"])),
@@ -179,6 +181,18 @@ def _features(chosen: params.Params) -> dict:
         "perturbed": amount(chosen.robustness.patients),
         "correlation": f"{chosen.selection.correlation:g}",
     }
+
+
+def _training(choice: params.Training) -> str:
+    """How networks are trained, in words."""
+    names = {"efficientnet": "EfficientNet-B0", "resnet50": "ResNet-50", "other": "the others"}
+    epochs = _listed([f"{_count(count, 'epoch')} ({names.get(name, name)})" for name, count in choice.epochs.items()])
+    members = f", {_word(choice.members)} of each, whose outputs are averaged" if choice.members > 1 else ""
+    start = f"Networks start from random weights{members} and learn with AdamW and a cosine schedule for"
+    if choice.inner_fraction:
+        held = f"{amount(100 * choice.inner_fraction)} % of the training patients"
+        return f"{start} at most {epochs}; they keep the weights of the epoch with the lowest loss on {held}."
+    return f"{start} {epochs}; the number is fixed beforehand and not chosen on any patient's outcome."
 
 
 def _conformance() -> str:

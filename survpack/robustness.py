@@ -277,11 +277,15 @@ def icc(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 def by_perturbation(table: pd.DataFrame) -> pd.DataFrame:
     """ICC(2,1) of each perturbation alone against the original: a row a feature, a column a perturbation.
 
+    Without a patient in the table there is no column.
+
     Raises
     ------
     BadInput
         For a table without the original.
     """
+    if table.index.empty:
+        return pd.DataFrame(index=table.columns)
     rated, levels = stacked(table)
     if ORIGINAL not in levels:
         raise BadInput(

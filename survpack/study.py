@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shutil import copyfile, rmtree
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -16,19 +17,23 @@ import pandas as pd
 from survpack import params as params_module
 from survpack.biomarkers import Biomarkers
 from survpack.cohort import Cohort
-from survpack.models import Forecast, Patients, build, lacking
+from survpack.models import Deep, Forecast, Patients, build, lacking
 from survpack.params import Params
 from survpack.paths import ROOT, CohortPaths, written_whole
 from survpack.preprocess import CropSet
 from survpack.prognosis import Prognosis, time_grid
 
 TEST_FOLD = -1  # the fit on all development patients, read on the held-out test set
-CURVE = ["fold", "epoch", "loss"]
+CURVE = ["fold", "member", "epoch", "loss", "inner_loss"]
+MISSING = ["cohort", "model", "fold", "split", "patient_id", "risk", "without"]  # `without`: names, joined by +
 CODE = (
-    "models.py",
     "selection.py",
     "harmonise.py",
     "networks.py",
+    "encoders.py",
+    "convolution.py",
+    "clinical.py",
+    "augmentation.py",
     "objectives.py",
     "training.py",
     "study.py",
@@ -105,8 +110,20 @@ class Study:
         return json.loads(self.paths.facts("cohort").read_text())
 
     def learning_curves(self, model: str) -> pd.DataFrame:
-        """`fold`, `epoch`, `loss` of a network's fits; empty for a classical model."""
+        """A row a fit, network and epoch: `CURVE`, and what `training.optimise` measured; empty for a classical model."""
         return pd.read_csv(self.paths.model(model) / "curves.csv")
+
+    def costs(self) -> pd.DataFrame:
+        """What each model's fits took, a row a model: `parameters` (NaN where they are not counted), `seconds_a_fit`,
+        `samples_per_second`, `peak_memory_mb`."""
+        found = {model: self.paths.model(model) / "costs.json" for model in self.prognoses()}
+        return pd.DataFrame({model: json.loads(path.read_text()) for model, path in found.items()}).T.astype(float)
+
+    def without_modalities(self) -> pd.DataFrame:
+        """Risks of the image models when modalities are taken away: `MISSING`; no row where a cohort has but one."""
+        found = [self.paths.model(model) / "missing.parquet" for model in self.prognoses()]
+        tables = [pd.read_parquet(path) for path in found if path.exists()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
 
     def save_table(self, path: Path, table: pd.DataFrame) -> None:
         with written_whole(path) as part:
@@ -147,6 +164,13 @@ def fit_all(study: Study, model: str) -> Prognosis:
         part.mkdir()
         curves = [pd.read_csv(path) for path in (folder / "curve.csv" for folder in folders) if path.exists()]
         (pd.concat(curves) if curves else pd.DataFrame(columns=CURVE)).to_csv(part / "curves.csv", index=False)
+        costs = pd.DataFrame([json.loads((folder / "costs.json").read_text()) for folder in folders])
+        (part / "costs.json").write_text(json.dumps(costs.mean().to_dict(), indent=2) + "\n")
+        missing = [folder / "missing.parquet" for folder in folders if (folder / "missing.parquet").exists()]
+        if missing:
+            pd.concat([pd.read_parquet(path) for path in missing], ignore_index=True).to_parquet(
+                part / "missing.parquet"
+            )
         if (folders[-1] / "weights.safetensors").exists():
             copyfile(folders[-1] / "weights.safetensors", part / "weights.safetensors")
     prognosis.save(study.paths.predictions(model))
@@ -160,6 +184,7 @@ def _without_fit(study: Study, model: str) -> Prognosis:
     with written_whole(study.paths.model(model)) as part:
         part.mkdir(parents=True)
         pd.DataFrame(columns=CURVE).to_csv(part / "curves.csv", index=False)
+        (part / "costs.json").write_text("{}\n")
     prognosis.save(study.paths.predictions(model))
     return prognosis
 
@@ -180,8 +205,9 @@ def fit_digest(study: Study, model: str) -> str:
             digest.update(path.read_bytes())
     for part in ("training", "classical", "selection"):
         digest.update(getattr(study.params, part).model_dump_json().encode())
-    for module in CODE:
-        digest.update((Path(__file__).parent / module).read_bytes())
+    here = Path(__file__).parent
+    for path in [*sorted((here / "models").glob("*.py")), *(here / module for module in CODE)]:
+        digest.update(path.read_bytes())
     digest.update(model.encode())
     return digest.hexdigest()[:12]
 
@@ -192,18 +218,41 @@ def fit_name(fold: int, digest: str) -> str:
 
 
 def _fit_one(study: Study, model: str, fold: int, folder: Path) -> None:
+    """One fit into its folder; a network that was interrupted goes on from its last epoch, in a folder beside."""
     train_ids, held_ids = study.fold(fold)
     train, held = study.patients.take(train_ids), study.patients.take(held_ids)
-    fitted_model = build(model, study.params).fit(train, label=f"{study.name} {model} {folder.name.rsplit('-', 1)[0]}")
-    forecast = fitted_model.predict(held, study.times)
+    chosen, going = build(model, study.params), folder.with_name(f"{folder.name}.going")
+    resumed = {"checkpoints": going} if isinstance(chosen, Deep) else {}
+    began = perf_counter()
+    chosen.fit(train, label=f"{study.name} {model} {folder.name.rsplit('-', 1)[0]}", **resumed)
+    seconds = perf_counter() - began
+    forecast = chosen.predict(held, study.times)
     with written_whole(folder) as part:
         part.mkdir(parents=True)
-        _as_prognosis(study, model, fold, held_ids, forecast, fitted_model.usual_risk).save(part / "prognosis.parquet")
-        if hasattr(fitted_model, "history"):
-            curve = [(fold, epoch, loss) for epoch, loss in enumerate(fitted_model.history, start=1)]
-            pd.DataFrame(curve, columns=CURVE).to_csv(part / "curve.csv", index=False)
-        if hasattr(fitted_model, "save") and fold == TEST_FOLD:
-            fitted_model.save(part / "weights.safetensors")
+        _as_prognosis(study, model, fold, held_ids, forecast, chosen.usual_risk).save(part / "prognosis.parquet")
+        costs = {"seconds_a_fit": seconds} | getattr(chosen, "costs", {})
+        (part / "costs.json").write_text(json.dumps(costs))
+        if isinstance(chosen, Deep):
+            chosen.history.assign(fold=fold).to_csv(part / "curve.csv", index=False)
+            _without_modalities(study, chosen, model, fold, held).to_parquet(part / "missing.parquet")
+            if fold == TEST_FOLD:
+                chosen.save(part / "weights.safetensors")
+    rmtree(going, ignore_errors=True)
+
+
+def _without_modalities(study: Study, chosen: Deep, model: str, fold: int, held: Patients) -> pd.DataFrame:
+    """Risks of patients held out with all, with each modality taken away, and with each alone."""
+    names = held.modalities if chosen.fusion != "chart" and len(held.modalities) > 1 else []
+    away = [(), *((name,) for name in names)] if names else []
+    if len(names) > 2:
+        away += [tuple(other for other in names if other != name) for name in names]
+    keys = {"cohort": study.name, "model": model, "fold": fold, "split": "test" if fold == TEST_FOLD else "cv"}
+    tables = [
+        pd.DataFrame({**keys, "patient_id": held.outcome.index, "risk": chosen.predict(held, study.times, gone).risk})
+        .assign(without="+".join(gone))
+        for gone in away
+    ]  # fmt: skip
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MISSING)
 
 
 def _as_prognosis(study: Study, model: str, fold: int, ids: list[str], forecast: Forecast, usual: float) -> Prognosis:

@@ -1,6 +1,7 @@
 """Small synthetic patients, and a study of them on disk, made without any image file."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def _patients(count: int, seed: int = 0, voxels: int = 32) -> Patients:
     replicates = {how: biomarkers.iloc[:20] * (1 + 0.01 * rng.normal(size=(min(count, 20), biomarkers.shape[1])))
                   for how in ("shrink", "noise")}  # fmt: skip
     perturbed = pd.concat({"original": biomarkers.iloc[:20], **replicates}, names=["perturbation"]).swaplevel()
-    return Patients(outcome, clinical, biomarkers, shuffled, noise, perturbed, images, masks, DICTIONARY)
+    present = np.ones((count, 1), bool)
+    tables = (outcome, clinical, biomarkers, shuffled, noise, perturbed)
+    return Patients(*tables, images, masks, present, ["t1c"], DICTIONARY, "toy")
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def patients() -> Patients:
 def params():
     """The repository's choices with little to compute."""
     chosen = params_module.load()
-    training = chosen.training.model_copy(update={"epochs": 1, "batch_size": 8})
-    classical = chosen.classical.model_copy(update={"trees": 20, "min_leaf": 3, "inner_folds": 3})
+    training = chosen.training.model_copy(update={"epochs": {"other": 1}, "batch_size": 8})
+    classical = chosen.classical.model_copy(update={"trees": 20, "min_leaf": 3, "inner_folds": 3, "budget": 3})
     return chosen.model_copy(update={"training": training, "classical": classical})
 
 
@@ -130,18 +133,20 @@ def tiny_encoder(monkeypatch):
     """An image encoder of a thousandth of the cost, under the name `tiny`; its Grad-CAM layer is its first."""
     from torch import nn
 
-    from survpack import models, networks
+    from survpack import encoders, models
 
-    def tiny(channels: int):
-        layers = nn.Sequential(
-            nn.Conv3d(channels, 4, 3, stride=4), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten()
-        )
-        return layers, 4
+    class Tiny(encoders.Encoder):
+        def __init__(self, channels: int, labels: int):
+            super().__init__()
+            self.width = self.pooled = 4
+            self.first = nn.Sequential(nn.Conv3d(channels, 4, 3, stride=4), nn.ReLU())
 
-    monkeypatch.setitem(networks.ENCODERS, "tiny", tiny)
-    monkeypatch.setitem(networks.CAM_LAYER, "tiny", "encoder.0")
+        def forward(self, image, mask):
+            return self.first(image).flatten(2)
+
+    monkeypatch.setitem(encoders.ENCODERS, "tiny", Tiny)
+    monkeypatch.setitem(encoders.CAM_LAYER, "tiny", "encoder.first")
     for objective in ("mse", "cox"):
-        monkeypatch.setitem(
-            models.MODELS, f"hybrid-tiny-{objective}", lambda params, to=objective: models.Hybrid("tiny", to, params)
-        )
+        made = partial(models.Deep, "tiny", "concat", objective)
+        monkeypatch.setitem(models.MODELS, f"hybrid-tiny-{objective}", made)
     return "tiny"

@@ -3,6 +3,7 @@
 import os
 from importlib import import_module
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pandas as pd
@@ -457,6 +458,15 @@ def test_a_row_that_is_no_interval_is_refused_with_its_patient(raw, stop):
 def test_lumiere_without_images_has_no_row_of_images(raw):
     (raw / "lumiere").mkdir()
     assert lumiere.discover(raw / "lumiere").empty
+
+
+def test_lumiere_without_images_may_be_studied_by_its_visits(raw, params):
+    lumiere_tree(raw / "lumiere")
+    for scans in [path for path in (raw / "lumiere").iterdir() if path.is_dir()]:
+        rmtree(scans)
+    adapters.preflight("lumiere")
+    cohort = adapters.load("lumiere", params)
+    assert cohort.images.empty and set(cohort.visits["patient_id"]) == set(cohort.participants["patient_id"])
 
 
 def test_a_visit_whose_name_tells_no_week_is_refused():

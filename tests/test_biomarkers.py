@@ -218,6 +218,26 @@ def test_a_cohort_of_masks_only_has_shape_no_grey_values_and_no_controls(tmp_pat
     assert set(found.perturbed.index.get_level_values("perturbation")) == {"original", "shrink"}
 
 
+def test_a_patient_without_a_scan_has_a_row_of_gaps_that_is_explained_and_is_not_perturbed(tmp_path, choices):
+    one = cohort(tmp_path, {"seen": metastasis(), "unseen": metastasis(7)})
+    lacking = Cohort("trial", one.participants, one.images.query("patient_id == 'seen'"), {}, LABELS)
+    found, alone = extracted(lacking, choices()), extracted(cohort(tmp_path, {"seen": metastasis()}), choices())
+    assert found.features.loc["unseen"].isna().all() and found.shuffled.loc["unseen"].isna().all()
+    pd.testing.assert_frame_equal(found.features.loc[["seen"]], alone.features)
+    assert found.notes.query("patient_id == 'unseen'")["reason"].tolist() == ["no image and no mask"]
+    assert set(found.perturbed.index.get_level_values("patient_id")) == {"seen"}
+
+
+def test_of_a_cohort_in_which_nobody_was_scanned_there_are_rows_and_no_column_and_they_are_read_back(tmp_path, choices):
+    one = cohort(tmp_path, {"p": metastasis(), "q": metastasis(7)})
+    found = extracted(Cohort("trial", one.participants, one.images.iloc[:0], {}, LABELS), choices())
+    found.save(tmp_path / "out")
+    back = Biomarkers.load(tmp_path / "out")
+    for table in (found, back):
+        assert table.features.shape == table.shuffled.shape == table.noise.shape == (2, 0)
+        assert table.perturbed.empty and list(table.features.index) == ["p", "q"]
+
+
 # --- robustness
 
 

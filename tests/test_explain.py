@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from survpack import explain, figures
-from survpack.models import Hybrid, build
-from survpack.networks import CAM_LAYER
+from survpack import explain, figures, models
+from survpack.encoders import CAM_LAYER
+from survpack.models import Deep, build
+from survpack.objectives import OBJECTIVES
 from survpack.preprocess import CropSet
 
 TIMES = np.array([100.0, 500])
@@ -57,18 +58,20 @@ def test_importance_of_a_hybrid_lists_the_image_and_every_column_and_finds_the_o
     objective, make_patients, params, tiny_encoder
 ):
     cohort = make_patients(60, voxels=8)
-    model = build(f"hybrid-tiny-{objective}", params).fit(cohort)
+    named = params.classical.model_copy(update={"lesion": ["tumour_ml", "sphericity"]})
+    model = build(f"hybrid-tiny-{objective}", params.model_copy(update={"classical": named})).fit(cohort)
     columns = model.prepare.get_feature_names_out()
     worse = 1.0 if objective == "cox" else -1.0  # the network's number is risk, or days
     with torch.no_grad():
-        for layer in (model.net.table_dense[0], model.net.head):
+        fusion = model.nets[0].fusion
+        for layer in (fusion.table_dense[0], fusion.head):
             layer.weight.zero_()
             layer.bias.zero_()
-        model.net.table_dense[0].weight[0, list(columns).index("tumour_ml")] = 1.0
-        model.net.table_dense[0].bias[0] = 10.0  # clear of the ReLU
-        model.net.head.weight[0, 32] = worse
+        fusion.table_dense[0].weight[0, list(columns).index("tumour_ml")] = 1.0
+        fusion.table_dense[0].bias[0] = 10.0  # clear of the ReLU
+        fusion.head.weight[0, 32] = worse
     table = explain.hybrid_importance(model, cohort, repeats=10, confidence=0.9, seed=1).set_index("feature")
-    assert set(table.index) == {"image", *cohort.clinical, *cohort.lesion}
+    assert set(table.index) == {"image", *cohort.clinical, *model.frame(cohort)}
     assert table.index[0] == "tumour_ml" and table["low"].iloc[0] > 0.05
     assert (table.drop("tumour_ml")["importance"] == 0).all()
 
@@ -81,20 +84,23 @@ class Corner(nn.Module):
 
     def __init__(self, weight: float):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Conv3d(4, 2, 1, bias=False))
+        self.encoder = nn.ModuleDict({"first": nn.Conv3d(2, 2, 1, bias=False)})
         self.weight = weight
         with torch.no_grad():
-            self.encoder[0].weight.zero_()
-            self.encoder[0].weight[0, 0] = self.encoder[0].weight[1, 1] = 1.0
+            self.encoder["first"].weight.zero_()
+            self.encoder["first"].weight[0, 0] = self.encoder["first"].weight[1, 1] = 1.0
 
-    def forward(self, image, table):
-        return self.weight * self.encoder(image)[:, 0].sum(dim=(1, 2, 3)) + 0 * table.sum()
+    def forward(self, image, mask, table, present):
+        seen = self.encoder["first"](image)[:, 0].sum(dim=(1, 2, 3))
+        return self.weight * seen[:, None] + 0 * table.sum() + 0 * mask.sum()
 
 
-def seen_by(net: nn.Module, objective: str, patients, params) -> Hybrid:
-    model = Hybrid("tiny", objective, params)
-    model._learn_scales(patients)
-    model.net = net
+def seen_by(net: nn.Module, objective: str, patients, params) -> Deep:
+    model = Deep("tiny", "concat", objective, params)
+    frame = model.frame(patients)
+    model.prepare = models.prepare_table(frame, patients.dictionary).fit(frame)
+    model.objective = OBJECTIVES[objective].learn(np.array([100.0, 200, 300]), np.ones(3, bool))
+    model.nets = [net]
     return model
 
 
@@ -105,7 +111,7 @@ def corners(make_patients):
     images = np.zeros((4, 2, 8, 8, 8), np.float16)
     images[:, 0, :2, :2, :2] = images[:, 1, -2:, -2:, -2:] = 5
     images[1, 0] = 0
-    return replace(four, images=images)
+    return replace(four, images=images, present=np.ones((4, 2), bool), modalities=["t1c", "t2f"])
 
 
 @pytest.mark.parametrize(("objective", "weight"), [("cox", 1.0), ("mse", -1.0)])
@@ -131,18 +137,15 @@ def test_what_lowers_the_risk_is_not_shown_and_the_figure_says_so(corners, param
 
 def test_grad_cam_is_the_gradient_weighted_sum_of_the_layer_s_maps(patients, params):
     few = patients.take(patients.outcome.index[:6])
-    model = Hybrid("efficientnet", "cox", params).fit(few)
-    norms = [module for module in model.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = 1.0
-    image = torch.as_tensor(np.concatenate([few.images, few.masks], axis=1).astype(np.float32))
-    row = torch.as_tensor(model.table(few), dtype=torch.float32)
-    model.net.train()(image, row)  # running statistics of these images: as a trained network has them
+    model = Deep("efficientnet", "concat", "cox", params).fit(few)
+    samples = model.samples(few)
+    given = [torch.as_tensor(part.astype(np.float32)) for part in (samples.images, samples.masks, samples.table)]
+    given.append(torch.as_tensor(samples.present))
     before = model.predict(few, TIMES).risk
     kept = []
-    net = model.net.eval()
-    hook = net.get_submodule(CAM_LAYER["efficientnet"]).register_forward_hook(lambda *given: kept.append(given[2]))
-    score = net(image, row)
+    net = model.nets[0].eval()
+    hook = net.get_submodule(CAM_LAYER["efficientnet"]).register_forward_hook(lambda *seen: kept.append(seen[2]))
+    score = net(*given)
     hook.remove()
     (gradient,) = torch.autograd.grad(score.sum(), kept[0])
     raw = (gradient.mean(dim=(2, 3, 4), keepdim=True) * kept[0]).sum(dim=1, keepdim=True).relu()

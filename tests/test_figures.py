@@ -723,7 +723,7 @@ def test_levels_read_as_words_and_keep_their_capitals():
 @pytest.mark.parametrize(
     ("model", "kind"),
     [("age", "baseline"), ("clinical-cox", "clinical"), ("clinical-radiomics-rsf", "radiomics"),
-     ("hybrid-vit-cox", "hybrid"), ("deepsurv", "other"), ("averages", "other")],
+     ("hybrid-vit-cox", "hybrid"), ("deepsurv", "deep"), ("averages", "other")],
 )  # fmt: skip
 def test_family_of_any_name(model, kind):
     assert figures.family(model) == kind

@@ -1,4 +1,4 @@
-"""Every predictor: what it says, what it may learn from, and its parts against other libraries."""
+"""The plain predictors: what each says, what it may learn from, and its parts against other libraries."""
 
 import warnings
 from dataclasses import replace
@@ -12,7 +12,8 @@ from sksurv.util import Surv
 
 from survpack import models
 from survpack.errors import BadInput
-from survpack.models import MODELS, ElasticNet, OneNumber, Patients, RiskCurve, build, prepare_table
+from survpack.models import MODELS, ElasticNet, OneNumber, Patients, RiskCurve, Stack, build, prepare_table
+from survpack.models.deep import Deep
 from survpack.preprocess import CropSet
 
 TIMES = np.array([0.0, 5, 50, 200, 700, 1500, 9000])
@@ -30,13 +31,35 @@ def changed(patients: Patients, at: np.ndarray) -> Patients:
     return replace(patients, outcome=outcome, clinical=clinical, biomarkers=biomarkers, images=images)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module")
+def params(params):
+    """Three settings are enough to choose from."""
+    return params.model_copy(update={"classical": params.classical.model_copy(update={"budget": 3, "trees": 10})})
+
+
+PLAIN = [
+    name
+    for name, made in MODELS.items()
+    if not name.startswith(("gpa", "late-"))
+    and getattr(made, "func", None) is not Deep  # theirs: test_peers, test_deep
+]
+
+
+def fresh(name: str, params):
+    """A model by name; `stack` is a late fusion of three plain ones."""
+    if name != "stack":
+        return build(name, params)
+    members = ("volume", "clinical-cox", "radiomics-coxnet")
+    return Stack([(member, lambda member=member: build(member, params)) for member in members], params.classical)
+
+
+@pytest.fixture(scope="module", params=[*PLAIN, "stack"])
 def twice(request, patients, params):
     """A model fitted on the same patients twice; the second time, other patients beside them are different."""
     ids = patients.outcome.index
-    train = ids[:12] if request.param.startswith("hybrid") else ids[:30]
+    train = ids[:30]
     others = changed(patients, np.arange(32, 40))
-    fits = [build(request.param, params).fit(cohort.take(train)) for cohort in (patients, others)]
+    fits = [fresh(request.param, params).fit(cohort.take(train)) for cohort in (patients, others)]
     return fits, train
 
 
@@ -251,7 +274,7 @@ def test_a_chart_without_age_is_told_with_the_remedy(patients):
 
 
 def net() -> ElasticNet:
-    return ElasticNet(models.radiomic, SimpleNamespace(l1_ratio=0.9, inner_folds=3, seed=5))
+    return ElasticNet(models.radiomic, SimpleNamespace(l1_ratio=0.9, inner_folds=3, seed=5, budget=8))
 
 
 def test_the_elastic_net_finds_the_planted_feature_and_beats_chance_on_others(make_patients):
@@ -272,16 +295,14 @@ def test_the_elastic_net_finds_the_planted_feature_and_beats_chance_on_others(ma
 
 
 def test_inner_folds_learn_imputation_and_scale_without_their_held_patients(patients, monkeypatch):
-    learnt, shown, real = [], [], models.prepare_table
+    from sklearn.compose import ColumnTransformer
 
-    def watched(frame, dictionary):
-        prepare = real(frame, dictionary)
-        fit, transform = prepare.fit_transform, prepare.transform
-        prepare.fit_transform = lambda x: learnt.append(set(x.index)) or fit(x)
-        prepare.transform = lambda x: shown.append(set(x.index)) or transform(x)
-        return prepare
-
-    monkeypatch.setattr(models, "prepare_table", watched)
+    learnt, shown = [], []
+    fit, transform = ColumnTransformer.fit_transform, ColumnTransformer.transform
+    monkeypatch.setattr(
+        ColumnTransformer, "fit_transform", lambda self, x, *more: learnt.append({*x.index}) or fit(self, x, *more)
+    )
+    monkeypatch.setattr(ColumnTransformer, "transform", lambda self, x: shown.append({*x.index}) or transform(self, x))
     net().fit(patients)
     everyone = set(patients.outcome.index)
     assert learnt[0] == everyone and len(learnt) == 4 and len(shown) == 3

@@ -1,117 +1,179 @@
-"""The networks' parts fit together; the objectives are the textbook's."""
+"""Image and chart meet as each fusion says."""
 
-import numpy as np
-import pandas as pd
+from functools import cache
+
 import pytest
 import torch
-from lifelines import CoxPHFitter
 
-from survpack.networks import CAM_LAYER, ENCODERS, HybridNet
-from survpack.objectives import OBJECTIVES
+from survpack.encoders import CAM_LAYER, ENCODERS
+from survpack.errors import BadInput
+from survpack.networks import FUSIONS, HybridNet
 
-
-@pytest.fixture(scope="module", params=ENCODERS)
-def built(request):
-    torch.manual_seed(0)
-    return request.param, HybridNet(request.param, channels=3, columns=5, dropout=0.2)
+MODALITIES, LABELS, COLUMNS, OUTPUTS = 3, 2, 5, 2
+MAKERS = dict(ENCODERS)
+IMAGE = [fusion for fusion in FUSIONS if fusion != "chart"]
 
 
-@pytest.fixture(scope="module")
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(3, 3, 32, 32, 32, generator=generator), torch.randn(3, 5, generator=generator)
+def made(fusion, encoder="compact", dropout=0.2, masks=True, seed=0) -> HybridNet:
+    torch.manual_seed(seed)
+    return HybridNet(encoder, fusion, MODALITIES, LABELS, COLUMNS, OUTPUTS, dropout, masks)
 
 
-def test_the_whole_network_is_the_fusion_of_its_two_branches(built, batch):
-    net, (image, table) = built[1], batch
+def drawn(n=4, size=32, seed=1):
+    """A batch; patients lack modalities, the second all."""
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.tensor([[True, True, True], [False] * 3, [True, False, True], [False, False, True]])[:n]
+    image = torch.randn(n, MODALITIES, *[size] * 3, generator=generator) * present[:, :, None, None, None]
+    mask = (torch.rand(n, LABELS, *[size] * 3, generator=generator) > 0.7).float()
+    return image, mask, torch.randn(n, COLUMNS, generator=generator), present
+
+
+def stirred(net: HybridNet) -> HybridNet:
+    """As after some training: no weight of the fusion is zero, and the head is not small."""
     with torch.no_grad():
-        net.eval()
-        whole, embedding = net(image, table), net.embed(image)
-        assert whole.shape == (3,) and embedding.shape == (3, 32)
-        torch.testing.assert_close(whole, net.fuse(embedding, table), rtol=0, atol=0)
-        assert (net.fuse(embedding, table + 1) != whole).all() and (net(-image, table) != whole).any()
+        for weight in net.fusion.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
+    return net.eval()
 
 
-def test_the_gradient_reaches_the_first_layer_of_either_branch(built, batch):
-    net = built[1].train()
-    net.zero_grad()
-    net(*batch).square().sum().backward()
+@cache
+def once(name, channels, labels):
+    return MAKERS[name](channels, labels)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_goes_with_every_fusion_and_begins_near_zero(encoder, fusion, monkeypatch):
+    monkeypatch.setitem(ENCODERS, encoder, lambda channels, labels: once(encoder, channels, labels))
+    net, (image, mask, table, present) = made(fusion, encoder).eval(), drawn(2)
+    with torch.no_grad():
+        output, embedding = net(image, mask, table, present), net.embed(image, mask, present)
+        assert output.shape == (2, OUTPUTS) and output.abs().max() < 0.5
+        assert len(embedding) == 2
+        torch.testing.assert_close(net.fuse(embedding, table), output, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_each_input_moves_the_output_where_the_fusion_reads_it_and_nowhere_else(fusion):
+    net, (image, mask, table, present) = stirred(made(fusion)), drawn()
+    with torch.no_grad():
+        output = net(image, mask, table, present)
+        assert (net(image, mask, table + 1, present) != output).any() == (fusion != "image")
+        assert (net(-image, mask, table, present) != output).any() == (fusion != "chart")
+        assert (net(image, mask.flip(2), table, present) != output).any() == (fusion != "chart")
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_gradient_reaches_every_weight(fusion):
+    net = stirred(made(fusion, dropout=0.0)).train()
+    net(*drawn()).square().sum().backward()
     still = [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
-    assert not [name for name in still if "bias" not in name and "_bn" not in name and ".bn" not in name]
+    assert set(still) == ({"encoder.norm.weight", "encoder.norm.bias"} if fusion == "cross" else set())  # never pools
 
 
-def test_the_layer_of_grad_cam_exists_and_keeps_four_voxels_a_side(built, batch):
-    encoder, net = built
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_patients_in_another_order_get_their_own_numbers(fusion):
+    net, order = stirred(made(fusion)), torch.tensor([2, 0, 3, 1])
+    batch = drawn()
+    with torch.no_grad():
+        torch.testing.assert_close(net(*(part[order] for part in batch)), net(*batch)[order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_voxels_of_an_absent_modality_change_nothing(fusion):
+    net, (image, mask, table, present) = stirred(made(fusion)), drawn()
+    rubbish = torch.where(present[:, :, None, None, None], image, torch.nan)
+    with torch.no_grad():
+        assert torch.equal(net(rubbish, mask, table, present), net(image, mask, table, present))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_network_without_masks_does_not_look_at_them(fusion):
+    net, (image, mask, table, present) = stirred(made(fusion, masks=False)), drawn()
+    with torch.no_grad():
+        assert torch.equal(net(image, 1 - mask, table, present), net(image, mask, table, present))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradients_are_the_slopes_that_finite_differences_have(fusion):
+    net = stirred(made(fusion, dropout=0.0)).double()
+    image, mask, table, present = (part.double() if part.is_floating_point() else part for part in drawn(size=8))
+    inputs = image.requires_grad_(), table.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: net(a, mask, b, present), inputs, fast_mode=True)
+
+
+def test_attention_is_over_the_modalities_that_are_there_and_the_chart():
+    net, (image, mask, table, present) = stirred(made("gated")), drawn()
+    with torch.no_grad():
+        weight = net.attention(net.embed(image, mask, present), table)
+    assert weight.shape == (4, MODALITIES + 1)
+    torch.testing.assert_close(weight.sum(1), torch.ones(4))
+    assert torch.equal(weight[:, :-1] > 0, present) and (weight[:, -1] > 0).all()
+    assert weight[1, -1] == 1  # nothing but a chart
+    with pytest.raises(BadInput, match="gated"):
+        made("concat").attention(image, table)
+
+
+def test_a_modality_less_in_gated_is_a_network_that_never_had_it():
+    """The others' shares grow in proportion: softmax over fewer."""
+    net, (image, mask, table, _) = stirred(made("gated")), drawn()
+    everyone = torch.ones(4, MODALITIES, dtype=torch.bool)
+    fewer = everyone.clone()
+    fewer[:, 1] = False
+    with torch.no_grad():
+        whole = net.attention(net.embed(image, mask, everyone), table)
+        part = net.attention(net.embed(image, mask, fewer), table)
+    kept = whole * torch.tensor([1, 0, 1, 1])
+    torch.testing.assert_close(part, kept / kept.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("fusion", ["film", "additive"])
+def test_fusions_that_add_to_the_image_begin_at_the_image_alone(fusion):
+    net, (image, mask, table, present) = made(fusion).eval(), drawn()
+    alone = made("image").eval()
+    for name in ("encoder", "fusion.image_dense", "fusion.head"):
+        alone.get_submodule(name).load_state_dict(net.get_submodule(name).state_dict())
+    with torch.no_grad():
+        expected = alone(image, mask, table, present)
+        torch.testing.assert_close(net(image, mask, table, present), expected)
+        torch.testing.assert_close(net(image, mask, 10 * table, present), expected)
+
+
+@pytest.mark.parametrize("fusion", IMAGE)
+def test_without_modalities_the_masks_are_the_image(fusion):
+    torch.manual_seed(0)
+    net, (_, mask, table, _) = stirred(HybridNet("compact", fusion, 0, LABELS, COLUMNS, 1, 0.0)), drawn()
+    nothing, none = torch.zeros(4, 0, 32, 32, 32), torch.zeros(4, 0, dtype=torch.bool)
+    with torch.no_grad():
+        output = net(nothing, mask, table, none)
+        assert output.shape == (4, 1) and (net(nothing, mask.flip(2).roll(1, 0), table, none) != output).any()
+
+
+@pytest.mark.parametrize("fusion", ["concat", "film", "gated", "cross", "additive"])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_chart_without_columns_leaves_the_image(fusion):
+    net = HybridNet("compact", fusion, MODALITIES, LABELS, 0, 1, 0.0)
+    image, mask, _, present = drawn()
+    assert net(image, mask, torch.zeros(4, 0), present).isfinite().all()
+
+
+def test_what_cannot_be_built_is_said_in_one_sentence():
+    with pytest.raises(BadInput, match="no encoder `resnet5000`"):
+        made("concat", "resnet5000")
+    with pytest.raises(BadInput, match="no fusion `glue`"):
+        made("glue")
+    with pytest.raises(BadInput, match="needs an image"):
+        HybridNet("compact", "concat", 0, 2, COLUMNS, 1, 0.0, masks=False)
+    with pytest.raises(BadInput, match="needs a chart"):
+        HybridNet("compact", "chart", 3, 2, 0, 1, 0.0)
+
+
+@pytest.mark.parametrize("encoder", [name for name in ENCODERS if CAM_LAYER[name]])
+def test_the_layer_of_grad_cam_exists_and_keeps_four_voxels_a_side(encoder):
+    net, (image, mask, _, present) = made("concat", encoder).eval(), drawn(2)
     seen = []
     hook = net.get_submodule(CAM_LAYER[encoder]).register_forward_hook(lambda *given: seen.append(given[2].shape))
     with torch.no_grad():
-        net.eval().embed(batch[0])
+        net.embed(image, mask, present)
     hook.remove()
-    assert len(seen) == 1 and seen[0][2:] == (4, 4, 4)
-
-
-def test_what_an_encoder_sees_of_a_patient_does_not_depend_on_the_rest_of_the_batch(built, batch):
-    """In training too: with batch norm it would, and what is learnt would not hold in evaluation."""
-    net, (image, _) = built[1].train(), batch
-    for block in net.modules():
-        if hasattr(block, "drop_connect_rate"):
-            block.drop_connect_rate = None  # chance, and so another for each batch
-        if isinstance(block, torch.nn.Dropout):
-            block.p = 0.0
-    with torch.no_grad():
-        torch.testing.assert_close(net.encoder(image)[:1], net.encoder(image[:1]), rtol=1e-3, atol=1e-4)
-
-
-def test_an_unknown_encoder_is_refused_by_name():
-    with pytest.raises(KeyError, match="resnet5000"):
-        HybridNet("resnet5000", channels=1, columns=1, dropout=0.0)
-
-
-# --- objectives ---------------------------------------------------------------------------------------------------
-
-TIME = torch.tensor([5.0, 3, 3, 3, 8, 8, 2, 9])
-EVENT = torch.tensor([1, 1, 1, 0, 1, 0, 0, 0], dtype=torch.bool)
-
-
-def efron(output, time, event) -> float:
-    """Negative log partial likelihood with Efron's ties, written out, per event."""
-    hazard, total = np.exp(output), 0.0
-    for moment in np.unique(time[event]):
-        dying = (time == moment) & event
-        at_risk, tied, deaths = hazard[time >= moment].sum(), hazard[dying].sum(), dying.sum()
-        total += output[dying].sum() - sum(np.log(at_risk - k / deaths * tied) for k in range(deaths))
-    return -total / event.sum()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_cox_is_efron_s_partial_likelihood_under_ties(seed):
-    output = torch.randn(8, generator=torch.Generator().manual_seed(seed))
-    expected = efron(output.double().numpy(), TIME.numpy(), EVENT.numpy())
-    assert float(OBJECTIVES["cox"](output, TIME, EVENT)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_cox_is_least_where_lifelines_puts_the_coefficient_and_has_its_likelihood_there():
-    x = torch.tensor([0.2, 1.1, -0.4, 0.3, -0.9, 0.5, -1.2, 0.1])
-    frame = pd.DataFrame({"x": x.numpy(), "time": TIME.numpy(), "event": EVENT.numpy()})
-    peer = CoxPHFitter().fit(frame, "time", "event")
-    slope = torch.tensor(float(peer.params_["x"]), requires_grad=True)
-    loss = OBJECTIVES["cox"](slope * x, TIME, EVENT)
-    assert float(loss.detach()) * 4 == pytest.approx(-peer.log_likelihood_, rel=1e-5)
-    loss.backward()
-    assert abs(float(slope.grad)) < 1e-4
-
-
-def test_mse_takes_no_notice_of_the_censored():
-    output = torch.linspace(-1, 1, 8, requires_grad=True)
-    loss = OBJECTIVES["mse"](output, TIME, EVENT)
-    assert float(loss.detach()) == pytest.approx(np.mean((output.detach() - TIME).numpy()[EVENT] ** 2))
-    loss.backward()
-    assert (output.grad[~EVENT] == 0).all() and (output.grad[EVENT] != 0).all()
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_batch_without_events_teaches_nothing_and_breaks_nothing(objective):
-    output = torch.randn(8, requires_grad=True)
-    loss = OBJECTIVES[objective](output, TIME, torch.zeros(8, dtype=torch.bool))
-    loss.backward()
-    assert float(loss.detach()) == 0 and (output.grad == 0).all()
+    assert len(seen) == 1 and min(seen[0][2:]) >= 4

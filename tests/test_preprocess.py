@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -384,6 +385,18 @@ def test_a_cohort_of_masks_only_has_no_image_channel(tmp_path):
     assert crops.images.shape == (1, 0, SIZE, SIZE, SIZE)
     assert crops.masks.shape == (1, 1, SIZE, SIZE, SIZE) and crops.masks.any()
     assert crops.modalities == []
+
+
+def test_a_patient_without_a_scan_is_zeros_and_said_to_be_and_with_nobody_scanned_there_is_no_channel(tmp_path):
+    one = cohort([["p", "ct", saved(tmp_path / "i.nii.gz", planted()[0]), saved(tmp_path / "m.nii.gz", planted()[1])]])
+    both = pd.concat([one.participants, one.participants.assign(patient_id="q")], ignore_index=True)
+    some = make_crops(replace(one, participants=both), choices(), steps())
+    assert some.images.shape[:2] == some.masks.shape[:2] == (2, 1) and some.notes["q"] == "no image and no mask"
+    assert some.images[0].any() and not some.images[1].any() and not some.masks[1].any()
+    nobody = make_crops(replace(one, participants=both, images=one.images.iloc[:0]), choices(), steps())
+    assert nobody.images.shape == nobody.masks.shape == (2, 0, SIZE, SIZE, SIZE) and nobody.labels == []
+    nobody.save(tmp_path / "crops")
+    assert CropSet.load(tmp_path / "crops").images.shape == nobody.images.shape
 
 
 def test_of_several_visits_the_nearest_to_baseline_is_cropped_and_an_unknown_day_comes_last():

@@ -376,6 +376,11 @@ def test_replicates_without_the_original_are_refused():
         by_perturbation(table)
 
 
+def test_by_perturbation_of_nobody_has_no_column():
+    found = by_perturbation(long(SHROUT_FLEISS).iloc[:0])
+    assert found.shape == (1, 0) and found.index.tolist() == ["feature_0"]
+
+
 def test_a_table_of_the_original_alone_or_of_nobody_has_no_icc():
     alone = long(SHROUT_FLEISS).xs("original", level="perturbation", drop_level=False)
     for table in (alone, alone.iloc[:0]):

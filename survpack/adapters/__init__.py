@@ -138,14 +138,17 @@ def source(name: str) -> Source:
 
 
 def preflight(name: str) -> None:
-    """Raise BadInput if `name` is unknown, its data absent, its table unreadable or without a scan; reads no image."""
+    """Raise BadInput if `name` is unknown, its data absent, its table unreadable, or nobody measured; reads no image.
+
+    What was measured elsewhere, visit by visit, stands in for the scans.
+    """
     adapter = _adapter(name)
     if name not in phantom.PHANTOMS:
         root = find_raw(name)
         images = adapter.discover(root)
         adapter.clinical(root)
         _described(adapter, root)
-        if images.empty:
+        if images.empty and not hasattr(adapter, "visits"):
             raise BadInput(
                 f"{root}: no scan of cohort '{name}' found, expected the images its table names; add them "
                 f"(`python -m survpack fetch` says how they lie), or look at its table alone: "

@@ -23,12 +23,14 @@ from survpack.figures.evaluation import (
     roc_over_time,
 )
 from survpack.figures.explanation import gradcam, importance, shap_summary
+from survpack.figures.networks import against_oracle, architecture, batch, learning_curves
 from survpack.figures.robustness import control_forest, icc_chart, scanner_chart
 from survpack.figures.scans import contact_sheet, in_lung, intensities, visits
 from survpack.figures.style import (
     COLOURS,
     LABELS,
     biomarker_words,
+    by_section,
     family,
     feature_name,
     in_words,
@@ -37,12 +39,12 @@ from survpack.figures.style import (
     tag_words,
     tidy,
 )
-from survpack.figures.training import learning_curves
 
 __all__ = [
-    "COLOURS", "FALSE_DISCOVERIES", "LABELS", "biomarker_distributions", "biomarker_heatmap", "biomarker_words", "calibration",
-    "contact_sheet", "control_forest", "crops", "estimable", "family", "feature_name", "flow", "follow_up", "forest",
-    "forest_table", "gradcam", "icc_chart", "importance", "in_lung", "in_words", "intensities", "kaplan_meier",
-    "label", "learning_curves", "missingness", "predicted_vs_observed", "recovery", "response_spider", "risk_groups",
-    "roc_over_time", "save", "scanner_chart", "shap_summary", "tag_words", "tidy", "univariate_forest", "visits",
+    "COLOURS", "FALSE_DISCOVERIES", "LABELS", "against_oracle", "architecture", "batch", "biomarker_distributions",
+    "biomarker_heatmap", "biomarker_words", "by_section", "calibration", "contact_sheet", "control_forest", "crops",
+    "estimable", "family", "feature_name", "flow", "follow_up", "forest", "forest_table", "gradcam", "icc_chart",
+    "importance", "in_lung", "in_words", "intensities", "kaplan_meier", "label", "learning_curves", "missingness",
+    "predicted_vs_observed", "recovery", "response_spider", "risk_groups", "roc_over_time", "save", "scanner_chart",
+    "shap_summary", "tag_words", "tidy", "univariate_forest", "visits",
 ]  # fmt: skip

@@ -16,11 +16,11 @@ from survpack.figures.style import (
     MARKERS,
     MUTED,
     PALE,
-    SECTIONS,
     SPLITS,
     STYLE,
     WIDTH,
     beside,
+    by_section,
     digits_of,
     family,
     group_styles,
@@ -33,6 +33,9 @@ from survpack.figures.style import (
 )
 from survpack.figures.survival import draw_survival, events_of, hazard_ratio, log_rank
 from survpack.numbers import amount, interval_text, known
+
+FEW = 14  # models of a forest plot that have a row for each of their splits; of more, both splits share a row
+BESIDE_SPLITS = {"cv": "Cross-validation", "test": "Held-out test"}
 
 
 @mpl.rc_context(STYLE)
@@ -94,6 +97,8 @@ def forest(
     digits = digits_of([line["estimate"] for line in lines])
     for line in lines:
         _forest_line(axes, line, digits)
+    for column, split in {line["column"]: line["split"] for line in lines if line["column"] is not None}.items():
+        _in_column(axes, column, 0, BESIDE_SPLITS[split], color=MUTED)
     if null is not None:
         axes.axvline(null, color=MUTED, lw=0.8, zorder=0)
     if known(reference):
@@ -161,18 +166,21 @@ def calibration(
 
 
 @mpl.rc_context(STYLE)
-def roc_over_time(table: pd.DataFrame) -> Figure:
+def roc_over_time(table: pd.DataFrame, shown: list[str] | None = None) -> Figure:
     """Time-dependent AUC, a panel a model with its band; the other models in pale grey behind it.
 
     Parameters
     ----------
     table : DataFrame
         `model`, `time_days`, `auc`, and `low`, `high` where there are intervals.
+    shown : list of str, optional
+        The models that have a panel, where not all of them do; none of these in the table: all.
     """
     models = {model: rows.sort_values("time_days") for model, rows in table.groupby("model", sort=False)}
+    chosen = {model: rows for model, rows in models.items() if model in (shown or models)} or models
     unit = unit_of_time(table["time_days"].max())
-    figure, panels = panel_grid(len(models), 2, 1.75, sharex=True, sharey=True)
-    for (model, rows), axes in zip(models.items(), panels, strict=True):
+    figure, panels = panel_grid(len(chosen), 2, 1.75, sharex=True, sharey=True)
+    for (model, rows), axes in zip(chosen.items(), panels, strict=True):
         colour = COLOURS[family(model)]
         axes.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
         for other in models.values():
@@ -219,37 +227,53 @@ def predicted_vs_observed(table: pd.DataFrame) -> Figure:
 
 
 def _forest_lines(scores: dict) -> tuple[list[dict], dict[float, str]]:
-    """One line a model and split, with its place `y`; and the place of each section's heading."""
+    """One line a model and split, with its place `y` and the `column` of its numbers; and each heading's place."""
     present = [split for split in SPLITS if scores.get(split)]
     models = list(dict.fromkeys(model for split in present for model in scores[split]))
+    dense = len(models) > FEW
+    step = 0.4 if dense else 1.0
     lines, headings, y = [], {}, 0.0
-    for section, families in SECTIONS.items():
-        members = [model for name in families for model in models if family(model) == name]
-        if members:
-            headings[y] = section
-            y += 1.15
+    for heading, members in by_section(models).items():
+        headings[y] = heading
+        y += 1.15
         for model in members:
             own = [split for split in present if model in scores[split]]
+            middle = y + (0.2 if dense else (len(own) - 1) / 2)
             for place, split in enumerate(own):
                 interval = {key: scores[split][model].get(key) for key in ("estimate", "low", "high")}
-                lines.append(
-                    {"model": model, "split": split, "y": y + place, "name_y": y + (len(own) - 1) / 2} | interval
-                )
-            y += len(own) + 0.35
-        y += 0.25 if members else 0
+                column = present.index(split) if dense else None
+                where = {"y": y + step * place, "name_y": middle, "column": column}
+                lines.append({"model": model, "split": split} | where | interval)
+            y += 1.2 if dense else len(own) + 0.35
+        y += 0.25
     return lines, headings
 
 
 def _forest_line(axes, line: dict, digits: int) -> None:
     """One marker with its interval, and the numbers at the right."""
-    kind = family(line["model"])
+    kind, dense = family(line["model"]), line["column"] is not None
     colour, y = COLOURS[kind], line["y"]
     if known(line["estimate"]):
         if known(line["low"]) and known(line["high"]):
             axes.plot([line["low"], line["high"]], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
         axes.plot(line["estimate"], y, MARKERS[kind], color=colour, mfc=colour if line["split"] == "cv" else "white",
-                  mew=1.3, ms=6, label=f"{line['split']} {line['model']}")  # fmt: skip
-    beside(axes, y, interval_text(line, digits) or "not estimable")
+                  mew=1.1 if dense else 1.3, ms=5 if dense else 6, label=f"{line['split']} {line['model']}")  # fmt: skip
+    text = interval_text(line, digits) or "not estimable"
+    if dense:
+        _in_column(axes, line["column"], line["name_y"], text)
+    else:
+        beside(axes, y, text)
+
+
+def _in_column(axes, column: int, row: float, text: str, **looks) -> None:
+    """Small numbers at the right of a row, in one of two columns."""
+    place = {
+        "xycoords": axes.get_yaxis_transform(),
+        "textcoords": "offset points",
+        "va": "center_baseline",
+        "fontsize": 8,
+    }
+    axes.annotate(text, (1.02, row), (84 * column, 0), **place | looks)
 
 
 def _left_labels(axes, names: dict[float, str], bold: set[float]) -> None:

@@ -30,31 +30,64 @@ COLOURS = {
     "baseline": "#808080",
     "clinical": "#0b4f94",
     "radiomics": "#4aa3df",
+    "deep": "#7c3aed",
     "hybrid": "#c2410c",
     "other": "#222222",
 }
-MARKERS = {"baseline": "o", "clinical": "s", "radiomics": "D", "hybrid": "^", "other": "v"}
-SECTIONS = {
-    "Baseline": ("baseline",),
-    "Classical": ("clinical", "radiomics"),
-    "Hybrid deep": ("hybrid",),
-    "Other": ("other",),
+MARKERS = {"baseline": "o", "clinical": "s", "radiomics": "D", "deep": "P", "hybrid": "^", "other": "v"}
+MODELS = {  # headings of tables and figures: their models in order, and the names the report prints
+    "Baseline": {
+        "age": "Age alone",
+        "volume": "Tumour volume alone",
+        "gpa": "Graded prognostic assessment",
+    },
+    "Classical": {
+        "clinical-cox": "Clinical, Cox",
+        "lesion-cox": "Lesion biomarkers, Cox",
+        "clinical-lesion-coxnet": "Chart + lesion, elastic net",
+        "texture-coxnet": "Texture, elastic net",
+        "radiomics-coxnet": "Radiomics, elastic net",
+        "clinical-radiomics-rsf": "Clinical + radiomics, forest",
+        "clinical-radiomics-boosting": "Clinical + radiomics, boosting",
+    },
+    "Deep, one source": {
+        "deepsurv": "DeepSurv, chart only",
+        "image-compact-cox": "Compact, image only",
+    },
+    "Hybrid: encoders": {
+        "hybrid-efficientnet-mse": "Hybrid EfficientNet, MSE",
+        "hybrid-resnet50-mse": "Hybrid ResNet-50, MSE",
+        "hybrid-efficientnet2d-mse": "Tri-planar EfficientNet, MSE",
+        "hybrid-resnet2d-mse": "Tri-planar ResNet-50, MSE",
+        "hybrid-efficientnet-cox": "Hybrid EfficientNet, Cox",
+        "hybrid-vit-cox": "Hybrid transformer, Cox",
+        "hybrid-compact-cox": "Hybrid compact, Cox",
+    },
+    "Hybrid: objectives": {
+        "hybrid-compact-mse": "Hybrid compact, MSE",
+        "hybrid-compact-mse-censored": "Hybrid compact, censored MSE",
+        "hybrid-compact-hazard": "Hybrid compact, hazard",
+        "hybrid-compact-rank": "Hybrid compact, Cox + ranks",
+    },
+    "Hybrid: fusions": {
+        "hybrid-film-cox": "Hybrid FiLM, Cox",
+        "hybrid-gated-cox": "Hybrid gated, Cox",
+        "hybrid-cross-cox": "Hybrid cross-attention, Cox",
+        "hybrid-additive-cox": "Hybrid additive, Cox",
+        "hybrid-nomask-cox": "Hybrid without masks, Cox",
+    },
+    "Ensembles": {
+        "hybrid-ensemble-cox": "Hybrid ensemble, Cox",
+        "late-fusion": "Late fusion",
+    },
+    "Controls": {
+        "control-shuffled-voxels": "Control: voxels shuffled",
+        "control-noise-voxels": "Control: noise for voxels",
+        "control-shuffled-labels": "Control: labels shuffled",
+    },
 }
-LABELS = {
-    "age": "Age alone",
-    "volume": "Tumour volume alone",
-    "clinical-cox": "Clinical, Cox",
-    "lesion-cox": "Lesion biomarkers, Cox",
-    "texture-coxnet": "Texture, elastic net",
-    "radiomics-coxnet": "Radiomics, elastic net",
-    "clinical-radiomics-rsf": "Clinical + radiomics, forest",
-    "hybrid-efficientnet-mse": "Hybrid EfficientNet, MSE",
-    "hybrid-resnet50-mse": "Hybrid ResNet-50, MSE",
-    "hybrid-efficientnet-cox": "Hybrid EfficientNet, Cox",
-    "control-shuffled-voxels": "Control: voxels shuffled",
-    "control-noise-voxels": "Control: noise for voxels",
-    "control-shuffled-labels": "Control: labels shuffled",
-}
+LABELS = {model: name for models in MODELS.values() for model, name in models.items()}
+ELSEWHERE = {"hybrid": "Hybrid: encoders", "deep": "Deep, one source", "other": "Other"}  # of models without a heading
 WORDS = {  # of column names, as the report prints them
     "ml": "(mL)", "mm": "(mm)", "kps": "KPS", "gpa": "GPA", "suv": "SUV", "ct": "CT", "pt": "PET", "t1n": "T1",
     "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR", "glcm": "GLCM", "glrlm": "GLRLM", "glszm": "GLSZM",
@@ -178,12 +211,30 @@ def _with_palette(path: Path, colours: int) -> None:
 
 
 def family(model: str) -> str:
-    """Family of a model, which is its colour: baseline, clinical, radiomics, hybrid or other."""
-    if model in ("age", "volume"):
+    """Family of a model, which is its colour: baseline, clinical, radiomics, deep (one source), hybrid or other."""
+    if model in MODELS["Baseline"]:
         return "baseline"
-    first = {"lesion": "radiomics", "texture": "radiomics", "control": "other"}.get(model.split("-")[0])
-    found = [name for name in ("hybrid", "radiomics", "clinical") if name in model.split("-")]
-    return first or (found[0] if found else "other")
+    words = model.split("-")
+    first = {"control": "other", "deepsurv": "deep", "image": "deep", "late": "hybrid"}.get(words[0])
+    kinds = {"hybrid": "hybrid", "radiomics": "radiomics", "texture": "radiomics", "lesion": "radiomics",
+             "clinical": "clinical"}  # fmt: skip
+    return first or next((kind for word, kind in kinds.items() if word in words), "other")
+
+
+def section(model: str) -> str:
+    """The heading under which the report's tables and figures have a model."""
+    known = (heading for heading, models in MODELS.items() if model in models)
+    return next(known, None) or ELSEWHERE.get(family(model), "Classical")
+
+
+def by_section(models) -> dict[str, list[str]]:
+    """Headings to those of the models that stand under them: known ones in the report's order, then any others."""
+    order = [*LABELS, *(model for model in models if model not in LABELS)]
+    found = {heading: [] for heading in [*MODELS, "Other"]}
+    for model in order:
+        if model in models:
+            found[section(model)].append(model)
+    return {heading: members for heading, members in found.items() if members}
 
 
 def label(model: str) -> str:
