@@ -30,7 +30,6 @@ from survpack.study import TEST_FOLD, Study
 
 PREDICTIONS = ["cohort", "model", "landmark_days", "fold", "split", "patient_id", "time_days", "event", "risk"]
 BASELINE = "baseline-cox"  # what every model is held against
-ORACLES = {"oracle": "linear_predictor", "oracle-baseline": "linear_predictor_baseline"}
 POOLED = "pooled"
 DIFFERENCE = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
 SCORES = ["split", "model", "landmark_days", "patients", "events", "estimate", "low", "high", "difference",
@@ -203,26 +202,7 @@ def _digest(study: Study) -> str:
     return digest.hexdigest()[:12]
 
 
-# --- scoring, which alone may read a phantom's truth ---------------------------------------------------------------
-
-
-def with_oracle(predictions: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
-    """The predictions, and beside them the risks that generated the outcomes, where they are known.
-
-    With proportional hazards the true ranking is the same at every landmark.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-    truth : DataFrame, indexed by `patient_id`, or None
-        `linear_predictor`; `linear_predictor_baseline` is all that baseline can tell.
-    """
-    if truth is None or predictions.empty:
-        return predictions
-    rows = predictions[predictions["model"] == predictions["model"].iloc[0]]
-    risks = {name: truth[column] for name, column in ORACLES.items() if column in truth}
-    oracles = [rows.assign(model=name, risk=rows["patient_id"].map(risk)) for name, risk in risks.items()]
-    return pd.concat([predictions, *oracles], ignore_index=True)
+# --- scoring ------------------------------------------------------------------------------------------------------
 
 
 def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, split: str = "cv") -> pd.DataFrame:

@@ -177,7 +177,7 @@ def test_the_first_code_cell_is_the_parameters_and_holds_nothing_else(path):
     assert first.metadata.get("tags") == ["parameters"]
     assert not any("parameters" in cell.metadata.get("tags", []) for cell in others)
     assigned = [node.targets[0].id for node in ast.parse(first.source).body]
-    assert assigned == (["cohort", "model"] if "training" in path.stem else ["cohort"])
+    assert assigned == (["cohort", "model"] if path.stem == "03-training" else ["cohort"])
 
 
 @each_notebook

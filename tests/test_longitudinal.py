@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,9 @@ from survpack.cohort import VISITS, Cohort
 from survpack.errors import BadInput
 from survpack.figures.longitudinal import landmark_chart, model_name, swimmers
 from survpack.growth import landmark
-from survpack.longitudinal import POOLED, landmark_predictions, score, stacked, visits_of, with_oracle
+from survpack.longitudinal import POOLED, landmark_predictions, score, stacked, visits_of
 from survpack.phantom import chest
+from survpack.phantom.oracle import with_oracle
 from survpack.phantom.shared import followed
 from survpack.preprocess import CropSet
 from survpack.visit_images import VisitScans, seen_twice
@@ -414,13 +416,15 @@ def test_scores_at_a_landmark_are_lifelines_within_folds_and_pooled_is_over_all_
     assert found.loc[("gru", POOLED), "patients"] == 35
 
 
-def test_the_oracle_is_scored_on_the_same_rows_and_only_there(few):
+def test_the_oracle_is_scored_on_the_same_rows_and_only_there(few, tmp_path):
     table = predictions()
-    truth = pd.DataFrame({"linear_predictor": 1.0}, index=table["patient_id"].unique())
-    beside = with_oracle(table, truth)
+    study = SimpleNamespace(paths=SimpleNamespace(truth=tmp_path / "truth.parquet"))
+    pd.testing.assert_frame_equal(with_oracle(table, study), table)
+    patients = table["patient_id"].unique()
+    pd.DataFrame({"patient_id": patients, "linear_predictor": 1.0}).to_parquet(study.paths.truth)
+    beside = with_oracle(table, study)
     assert beside["model"].value_counts()["oracle"] == (table["model"] == "gru").sum()
     assert (score(beside, few.scores).set_index("model").loc["oracle", "estimate"] == 0.5).all()
-    pd.testing.assert_frame_equal(with_oracle(table, None), table)
 
 
 def test_models_that_predicted_other_patients_are_refused(few):

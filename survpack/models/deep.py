@@ -212,7 +212,7 @@ class Deep:
                 mirror=per_cohort(self.choice.mirror, patients.name),
                 checkpoint=checkpoints / f"member-{member}.safetensors" if checkpoints else None,
             )
-            parts.append(history.assign(member=member))
+            parts.append(history.assign(member=member, epoch=history["epoch"] + 1))  # people count from one
         self.history = pd.concat(parts, ignore_index=True)
 
     def _start_line(self, net, table: np.ndarray, target: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from survpack.prognosis import Prognosis
 
 IMAGE_ONLY = ("oedema", "rim", "texture")  # parts that no chart and no volume tells
 VOLUME = "volume"
+ORACLES = {"oracle": "linear_predictor", "oracle-baseline": "linear_predictor_baseline"}
 
 
 class Compared(NamedTuple):
@@ -122,3 +123,25 @@ def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, counts) -> np.ndar
     xy, xz, yz = (_correlation(*pair, counts) for pair in ((x, y), (x, given), (y, given)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+
+
+def with_oracle(predictions: pd.DataFrame, study) -> pd.DataFrame:
+    """Predictions at landmarks, and beside them the risks that generated the outcomes, where the cohort is a phantom.
+
+    With proportional hazards the true ranking is the same at every landmark. "oracle-baseline" is all that baseline
+    can tell.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        `longitudinal.landmark_predictions`.
+    study : Study
+    """
+    path = study.paths.truth
+    if not path.exists() or predictions.empty:
+        return predictions
+    truth = pd.read_parquet(path).set_index("patient_id")
+    rows = predictions[predictions["model"] == predictions["model"].iloc[0]]
+    risks = {name: truth[column] for name, column in ORACLES.items() if column in truth}
+    oracles = [rows.assign(model=name, risk=rows["patient_id"].map(risk)) for name, risk in risks.items()]
+    return pd.concat([predictions, *oracles], ignore_index=True)
