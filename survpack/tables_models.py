@@ -151,6 +151,26 @@ def missing_modalities_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Model", "Scans", "Harrell's C", "Difference from all"])
 
 
+def near_truth(compared: dict) -> pd.DataFrame:
+    """How near each model comes to a phantom's hazard, by kind; no row where the cohort is none.
+
+    Parameters
+    ----------
+    compared : dict of str to phantom.oracle.Compared or None
+        Model to its predictions out of fold beside the truth.
+    """
+    rows = []
+    for model, one in compared.items():
+        if one:
+            part = one.agreement.set_index("part")
+            image = interval_text(part.loc["image"].to_dict()) if "image" in part.index else "–"
+            told = {"Model": label(model), "Recovered": interval_text(one.scores["recovered"]),
+                    "With the hazard": interval_text(part.loc["all"].to_dict()), "Beyond volume": image}  # fmt: skip
+            rows.append({"model": model} | told)
+    table = pd.DataFrame(rows, columns=["model", "Model", "Recovered", "With the hazard", "Beyond volume"])
+    return by_kind(table.drop(columns="model"), table["model"])
+
+
 def _with_and_without(wide: pd.DataFrame, outcome: pd.DataFrame, choice: Scores) -> dict:
     """`("c", without)` and `("difference", without)` to intervals, all on the same resamples."""
     fold = wide.index.get_level_values("fold").to_numpy()
