@@ -9,8 +9,9 @@ from torch import nn
 
 from survpack import paths, training
 from survpack.augmentation import augment
+from survpack.parallel import in_parallel
 from survpack.params import Training
-from survpack.pretraining import in_parallel, mirrored, places, samples_of
+from survpack.pretraining import mirrored, places, samples_of
 from survpack.study import Study
 from survpack.training import Samples
 from survpack.transfer import COLUMNS, RATE, Arm, Both, BothCox, digest, folds, ready, rows, sizes_of

@@ -129,6 +129,7 @@ class Training(_Section):
     precision: Literal["auto", "float32", "bfloat16"]
     augment: Augment
     mirror: dict[str, bool]
+    published: dict[str, str]
     seed: int
 
 

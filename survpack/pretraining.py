@@ -9,8 +9,6 @@ cohort was scanned with and however its labels are named.
 from __future__ import annotations
 
 import hashlib
-import io
-from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from survpack import paths, training
 from survpack.augmentation import augment
 from survpack.cohort import TUMOUR
 from survpack.encoders import ENCODERS, Encoder
+from survpack.parallel import in_parallel
 from survpack.params import Augment, Params, Training
 from survpack.study import TEST_FOLD, Study
 from survpack.training import Samples
@@ -212,27 +211,6 @@ def mirrored(study: Study) -> bool:
 def places(study: Study, ids: list[str]) -> np.ndarray:
     """Rows of the patients named."""
     return study.patients.outcome.index.get_indexer(ids)
-
-
-def in_parallel(jobs: list[tuple], label: str) -> list:
-    """The results of `(function, arguments)`, in order: a process a core with one thread each, or one GPU in turn."""
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
-    alone = training.device().type == "cuda" or len(jobs) < 2
-    work = Parallel(n_jobs=1 if alone else -1, return_as="generator")(delayed(_quietly)(*job) for job in jobs)
-    return list(tqdm(work, total=len(jobs), desc=label, mininterval=2))
-
-
-def _quietly(function, arguments: tuple):
-    """One bar is enough: those of the fits are not shown. One thread gives the same digits on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with redirect_stderr(io.StringIO()):
-            return function(*arguments)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def digest(study: Study) -> str:

@@ -17,7 +17,8 @@ import pandas as pd
 from survpack import params as params_module
 from survpack.biomarkers import Biomarkers
 from survpack.cohort import Cohort
-from survpack.models import Deep, Forecast, Patients, build, lacking
+from survpack.models import Deep, Forecast, Patients, Stack, build, lacking
+from survpack.parallel import in_parallel
 from survpack.params import Params
 from survpack.paths import ROOT, CohortPaths, written_whole
 from survpack.preprocess import CropSet
@@ -35,6 +36,7 @@ CODE = (
     "clinical.py",
     "augmentation.py",
     "objectives.py",
+    "parallel.py",
     "training.py",
     "study.py",
     "prognosis.py",
@@ -153,11 +155,18 @@ def fit_all(study: Study, model: str) -> Prognosis:
     folds = [*sorted(set(study.splits["fold"]) - {TEST_FOLD}), TEST_FOLD]
     digest = fit_digest(study, model)
     folders = [study.paths.fits(model) / fit_name(fold, digest) for fold in folds]
+    bare = Study(study.name, study.params, study.paths)  # a process reads the patients itself
+    jobs = []
     for fold, folder in zip(folds, folders, strict=True):
         if folder.exists():
             print(f"{folder.name} of {model} was finished before", file=sys.stderr)
         else:
-            _fit_one(study, model, fold, folder)
+            jobs.append((_fit_one, (bare, model, fold, folder)))
+    if isinstance(build(model, study.params), (Deep, Stack)):
+        in_parallel(jobs, f"{study.name} {model}")
+    else:  # done before another process has started
+        for fit, (_, *rest) in jobs:
+            fit(study, *rest)
     parts = [Prognosis.load(folder / "prognosis.parquet") for folder in folders]
     prognosis = Prognosis(pd.concat([part.table for part in parts], ignore_index=True), parts[0].times)
     with written_whole(study.paths.model(model)) as part:

@@ -23,8 +23,9 @@ from survpack.models import build, prepare_table
 from survpack.networks import HybridNet
 from survpack.numbers import interval_text
 from survpack.objectives import Cox
+from survpack.parallel import in_parallel
 from survpack.params import Training
-from survpack.pretraining import in_parallel, load_encoder, mirrored, new_encoder, places, samples_of, sources_of
+from survpack.pretraining import load_encoder, mirrored, new_encoder, places, samples_of, sources_of
 from survpack.study import TEST_FOLD, Study, fit_digest
 from survpack.training import Samples
 

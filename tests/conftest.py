@@ -1,5 +1,6 @@
 """Small synthetic patients, and a study of them on disk, made without any image file."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from survpack.models import Patients
 from survpack.paths import CohortPaths
 from survpack.preprocess import CropSet
 from survpack.splits import make_splits
+
+os.environ["SURVPACK_JOBS"] = "1"  # another process would not know what a test has put in a module's place
 
 DICTIONARY = {
     "age": {"kind": "numeric", "unit": "years"},

@@ -125,3 +125,15 @@ def test_a_fit_that_was_interrupted_ends_as_the_unbroken_one(made, cohort, tmp_p
     resumed = made(epochs={"other": 5}, learning_rate=0.01).fit(cohort, checkpoints=tmp_path)
     np.testing.assert_array_equal(resumed.outputs(cohort), unbroken.outputs(cohort))
     pd.testing.assert_series_equal(resumed.history["loss"], unbroken.history["loss"])
+
+
+def test_published_weights_are_loaded_where_their_file_is(made, cohort, tmp_path, monkeypatch):
+    from survpack import encoders
+
+    given = []
+    monkeypatch.setattr(encoders, "load_published", lambda encoder, path: given.append((type(encoder).__name__, path)))
+    made(published={"tiny": str(tmp_path / "absent.pth"), "resnet50": str(tmp_path)}).fit(cohort)
+    assert given == []
+    (tmp_path / "here.pth").write_bytes(b"")
+    made(published={"tiny": str(tmp_path / "here.pth")}, members=2).fit(cohort)
+    assert given == [("Tiny", tmp_path / "here.pth")] * 2

@@ -39,7 +39,7 @@ selection: {measured: 0.8, icc: 0.75, correlation: 0.9, harmonise: true}
 crops: {size: 32, spacing_mm: {other: 2.0}, ct_window_hu: [-160, 240], suv_max: 20}
 training:
   {epochs: {other: 12}, batch_size: 16, learning_rate: 0.001, weight_decay: 0.01, dropout: 0.2, members: 1,
-   inner_fraction: 0, patience: 6, precision: auto, mirror: {other: false}, seed: 11,
+   inner_fraction: 0, patience: 6, precision: auto, mirror: {other: false}, published: {}, seed: 11,
    augment: {rotate_deg: 10, scale: 0.1, shift: 0, intensity: 0.1, noise: 0.05, cutout: 0, modality_dropout: 0.2}}
 classical: {lesion: [tumour_ml], ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, budget: 8, seed: 13}
 longitudinal: {landmarks_days: {other: [180]}, epochs: 30, width: 16, ridge: 10, seed: 37}

@@ -203,8 +203,8 @@ def test_the_fitted_model_again_says_what_was_predicted_of_the_test_set(model, s
     model_again = fitted(study, model)
     assert not len(getattr(model_again, "history", []))  # a network is read from its weights, not trained anew
     again = model_again.predict(study.patients.take(written["patient_id"]), study.times)
-    np.testing.assert_array_equal(again.risk, written["risk"])
-    np.testing.assert_array_equal(again.days, written["days"])
+    np.testing.assert_allclose(again.risk, written["risk"], rtol=1e-5)  # of another number of threads
+    np.testing.assert_allclose(again.days, written["days"], rtol=1e-5)
 
 
 def test_learning_curves_hold_every_fold_and_epoch_of_a_network_and_nothing_of_another_model(study):

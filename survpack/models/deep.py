@@ -12,6 +12,7 @@ from survpack.models.columns import beside, clinical, learn_columns, lesion, pre
 from survpack.models.curves import RiskCurve
 from survpack.models.patients import Forecast, Patients
 from survpack.params import Params, per_cohort
+from survpack.paths import ROOT
 from survpack.prognosis import median_days
 
 HISTORY = ["member", "epoch", "loss", "inner_loss"]
@@ -182,15 +183,20 @@ class Deep:
         return self.prepare.transform(frame).astype(np.float32)
 
     def _network(self, patients: Patients, member: int):
+        from survpack.encoders import load_published
         from survpack.networks import HybridNet
         from survpack.training import seed_everything
 
         seed_everything(self.choice.seed + member)
         columns = self._table(self.frame(patients)).shape[1]
         shape = (len(patients.modalities), patients.masks.shape[1], columns)
-        return HybridNet(
+        net = HybridNet(
             self.encoder, self.fusion, *shape, self.objective.outputs, self.choice.dropout, masks=self.masks
         )
+        published = self.choice.published.get(self.encoder)
+        if published and (ROOT / published).exists():
+            load_published(net.encoder, ROOT / published)
+        return net
 
     def _train(self, patients: Patients, target: np.ndarray, label: str, checkpoints: Path | None) -> None:
         from survpack.training import train
