@@ -32,7 +32,9 @@ CHART = {  # what the chart goes through before it meets the image
 MEETING = ["bottleneck", "affine", "content", "gate", "score", "attend", "mixing"]
 
 
-def parts(net, samples, *, encoder: str, fusion: str, modalities: list[str], labels: list[str]) -> pd.DataFrame:
+def parts(
+    net, samples, *, encoder: str, fusion: str, modalities: list[str], labels: list[str], measured: bool = True
+) -> pd.DataFrame:
     """The parts of a built network in the order in which data pass them, sizes read from one patient's passage.
 
     Parameters
@@ -43,6 +45,8 @@ def parts(net, samples, *, encoder: str, fusion: str, modalities: list[str], lab
     encoder, fusion : str
         As the network was built.
     modalities, labels : list of str
+    measured : bool
+        Whether the table has lesion biomarkers beside the chart.
 
     Returns
     -------
@@ -65,7 +69,14 @@ def parts(net, samples, *, encoder: str, fusion: str, modalities: list[str], lab
             ("tokens", "Tokens", _token_words(tokens, encoder, masks) + last, _taken(counts, projected)),
         ]
     if fusion != "image":
-        rows.append(("chart", "Chart", f"{samples.table.shape[1]} columns, with lesion biomarkers", 0))
+        rows.append(
+            (
+                "chart",
+                "Chart",
+                f"{samples.table.shape[1]} columns" + (", with lesion biomarkers" if measured else ""),
+                0,
+            )
+        )
         if fusion in CHART:
             title, own = CHART[fusion]
             rows.append(("columns", title, "32 numbers" if own == ["table_dense"] else "", _taken(counts, own)))

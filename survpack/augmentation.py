@@ -41,14 +41,15 @@ def augment(batch: Samples, choice: Augment, mirror: bool) -> Samples:
         New tensors; those given are as they were.
     """
     images, masks, present = batch.images.clone(), batch.masks.clone(), batch.present
-    if mirror:
-        _mirror(images, masks)
-    if choice.rotate_deg or choice.scale or choice.shift:
-        _move(images, masks, choice)
-    if images.shape[1]:
-        _regrey(images, choice)
-        _cut_out(images, masks, round(choice.cutout * images.shape[-1]))
-        present = _without_modalities(images, present, choice.modality_dropout)
+    with torch.autocast(images.device.type, enabled=False):  # in half precision a voxel lands a tenth out of place
+        if mirror:
+            _mirror(images, masks)
+        if choice.rotate_deg or choice.scale or choice.shift:
+            _move(images, masks, choice)
+        if images.shape[1]:
+            _regrey(images, choice)
+            _cut_out(images, masks, round(choice.cutout * images.shape[-1]))
+            present = _without_modalities(images, present, choice.modality_dropout)
     return batch._replace(images=images, masks=masks, present=present)
 
 
@@ -80,18 +81,20 @@ def _move(images: torch.Tensor, masks: torch.Tensor, choice: Augment) -> None:
 
 
 def _regrey(images: torch.Tensor, choice: Augment) -> None:
-    """Scale and shift the grey values of each modality, and add noise; zeros stay zero.
+    """Scale and shift the grey values of each modality, and add noise, both by its spread; zeros stay zero.
 
     The noise is drawn once a batch and read from another place for each patient: to draw it is what costs.
     """
     nothing, voxels = images == 0, images[0].numel()
+    spread = images.flatten(2).std(dim=2)[:, :, None, None, None]  # of CT and PET a fraction of that of a z-scored MR
     scale, shift = (choice.intensity * _symmetric(*images.shape[:2], 1, 1, 1).to(images.device) for _ in range(2))
     if choice.intensity:
-        images.mul_(1 + scale).add_(shift)
+        images.mul_(1 + scale).add_(shift * spread)
     if choice.noise:
         drawn = choice.noise * torch.randn(2 * voxels, device=images.device)
-        for image, start in zip(images, torch.randint(voxels, (len(images),)).tolist(), strict=True):
-            image += drawn[start : start + voxels].view(image.shape)
+        starts = torch.randint(voxels, (len(images),)).tolist()
+        for image, own, start in zip(images, spread, starts, strict=True):
+            image.addcmul_(drawn[start : start + voxels].view(image.shape), own)
     images.masked_fill_(nothing, 0)
 
 

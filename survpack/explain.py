@@ -122,8 +122,9 @@ def gradcam(model: Deep, patients: Patients) -> np.ndarray:
         seen.rest = [
             torch.as_tensor(part[at][None], device=where) for part in (samples.masks, samples.table, samples.present)
         ]
-        raw = camera(torch.as_tensor(samples.images[at][None].astype(np.float32), device=where), class_idx=0)[0, 0]
-        raw = np.clip(raw.detach().cpu().numpy() if hasattr(raw, "detach") else raw, 0, None)
+        raw = camera(torch.as_tensor(samples.images[at][None].astype(np.float32), device=where), class_idx=0)[:, 0]
+        raw = raw.detach().cpu().numpy() if hasattr(raw, "detach") else raw
+        raw = np.clip(raw, 0, None).sum(axis=0)  # a shared encoder gives a map a modality
         maps.append(raw / raw.max() if raw.max() > 0 else np.full_like(raw, np.nan))
     return np.stack(maps)
 

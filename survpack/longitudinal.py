@@ -36,7 +36,7 @@ SCORES = ["split", "model", "landmark_days", "patients", "events", "estimate", "
           "difference_low", "difference_high"]  # fmt: skip
 WORK = "follow-up"  # finished folds, until all are
 CODE = ("longitudinal.py", "visit_models.py", "visit_networks.py", "visit_images.py", "encoders.py", "networks.py",
-        "objectives.py", "augmentation.py", "training.py", "preprocess.py", "normalise.py", "grids.py", "growth.py",
+        "convolution.py", "objectives.py", "augmentation.py", "training.py", "preprocess.py", "normalise.py", "grids.py", "growth.py",
         "models/columns.py")  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def _digest(study: Study) -> str:
     for part in ("longitudinal", "training", "crops", "preprocess"):
         digest.update(getattr(study.params, part).model_dump_json().encode())
     for module in CODE:
-        digest.update(Path(__file__).with_name(module).read_bytes())
+        digest.update((Path(__file__).parent / module).read_bytes())
     return digest.hexdigest()[:12]
 
 

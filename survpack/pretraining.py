@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from survpack import paths, training
+from survpack import overlap, paths, training
 from survpack.augmentation import augment
 from survpack.cohort import TUMOUR
 from survpack.encoders import ENCODERS, Encoder
 from survpack.parallel import in_parallel
-from survpack.params import Augment, Params, Training
+from survpack.params import Augment, Params, Training, per_cohort
+from survpack.paths import CohortPaths
 from survpack.study import TEST_FOLD, Study
 from survpack.training import Samples
 
@@ -198,14 +199,22 @@ def folds_of(study: Study) -> list[int]:
 
 
 def sources_of(study: Study) -> list[str]:
-    """Cohorts whose encoders this one tries: those of params.yaml that are among `cohorts`."""
+    """Cohorts whose encoders this one tries: those of params.yaml that are among `cohorts` and share no image with it."""
     asked = study.params.transfer.sources
-    return [name for name in asked.get(study.name, asked.get("other", [])) if name in study.params.cohorts]
+    named = [name for name in asked.get(study.name, asked.get("other", [])) if name in study.params.cohorts]
+    return [name for name in named if name == study.name or not shares_images(study.name, name)]
+
+
+def shares_images(one: str, other: str) -> bool:
+    """Whether a scan is in both cohorts, by the hashes of stage 01: a patient held out here would be learnt from there."""
+    hashes = [CohortPaths(name).tables("cohort") / "hashes.csv" for name in (one, other)]
+    if not all(path.exists() for path in hashes):
+        return False
+    return len(overlap.shared(*(pd.read_csv(path, dtype=str, keep_default_na=False) for path in hashes))) > 0
 
 
 def mirrored(study: Study) -> bool:
-    mirror = study.params.training.mirror
-    return mirror.get(study.name, mirror["other"])
+    return per_cohort(study.params.training.mirror, study.name)
 
 
 def places(study: Study, ids: list[str]) -> np.ndarray:

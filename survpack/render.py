@@ -188,7 +188,10 @@ def _training(choice: params.Training) -> str:
     names = {"efficientnet": "EfficientNet-B0", "resnet50": "ResNet-50", "other": "the others"}
     epochs = _listed([f"{_count(count, 'epoch')} ({names.get(name, name)})" for name, count in choice.epochs.items()])
     members = f", {_word(choice.members)} of each, whose outputs are averaged" if choice.members > 1 else ""
-    start = f"Networks start from random weights{members} and learn with AdamW and a cosine schedule for"
+    others = (
+        f" ({_listed(sorted(choice.published))}: from published ones, where the file is)" if choice.published else ""
+    )
+    start = f"Networks start from random weights{others}{members} and learn with AdamW and a cosine schedule for"
     if choice.inner_fraction:
         held = f"{amount(100 * choice.inner_fraction)} % of the training patients"
         return f"{start} at most {epochs}; they keep the weights of the epoch with the lowest loss on {held}."

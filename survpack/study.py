@@ -40,6 +40,8 @@ CODE = (
     "training.py",
     "study.py",
     "prognosis.py",
+    "robustness.py",
+    "cohort.py",
 )
 
 
@@ -212,6 +214,9 @@ def fit_digest(study: Study, model: str) -> str:
     for folder in (study.paths.cohort, study.paths.biomarkers, study.paths.crops):
         for path in sorted(folder.iterdir()):
             digest.update(path.read_bytes())
+    for published in study.params.training.published.values():
+        if (ROOT / published).is_file():
+            digest.update((ROOT / published).read_bytes())
     for part in ("training", "classical", "selection"):
         digest.update(getattr(study.params, part).model_dump_json().encode())
     here = Path(__file__).parent

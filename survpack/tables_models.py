@@ -163,9 +163,9 @@ def near_truth(compared: dict) -> pd.DataFrame:
     for model, one in compared.items():
         if one:
             part = one.agreement.set_index("part")
-            image = interval_text(part.loc["image"].to_dict()) if "image" in part.index else "–"
-            told = {"Model": label(model), "Recovered": interval_text(one.scores["recovered"]),
-                    "With the hazard": interval_text(part.loc["all"].to_dict()), "Beyond volume": image}  # fmt: skip
+            image = (interval_text(part.loc["image"].to_dict()) if "image" in part.index else None) or "–"
+            told = {"Model": label(model), "Recovered": interval_text(one.scores["recovered"]) or "–",
+                    "With the hazard": interval_text(part.loc["all"].to_dict()) or "–", "Beyond volume": image}  # fmt: skip
             rows.append({"model": model} | told)
     table = pd.DataFrame(rows, columns=["model", "Model", "Recovered", "With the hazard", "Beyond volume"])
     return by_kind(table.drop(columns="model"), table["model"])

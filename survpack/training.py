@@ -121,6 +121,8 @@ def optimise(
         For a loss that is not finite, and for a checkpoint of another fit.
     """
     where = device()
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     _place(module, where)
     rate = choice.learning_rate if learning_rate is None else learning_rate
     trained = [weight for weight in module.parameters() if weight.requires_grad]
@@ -320,7 +322,11 @@ class _Drawn(NamedTuple):
     def to(self, where: torch.device) -> Samples:
         index = torch.as_tensor(self.index, device=self.samples.table.device)
         part = self.samples.take(index)
-        return part if part.table.device == where else _moved(Samples(*(each.pin_memory() for each in part)), where)
+        return (
+            part
+            if part.table.device.type == where.type
+            else _moved(Samples(*(each.pin_memory() for each in part)), where)
+        )
 
 
 def _epoch(module, batches, loss_of, optimiser, precision, rate) -> dict:
@@ -448,9 +454,12 @@ def _resumed(path: Path | None, module, optimiser, fit: dict, where: torch.devic
     _check_shapes(parts["module"], module.state_dict(), path)
     module.load_state_dict(parts["module"])
     moments: dict[int, dict] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for name, value in parts["optimiser"].items():
         number, key = name.split(".")
-        moments.setdefault(int(number), {})[key] = value
+        like = weights[int(number)]  # a fused step goes through memory in the weight's own order, channels last or not
+        same = value.shape == like.shape
+        moments.setdefault(int(number), {})[key] = torch.empty_like(like).copy_(value) if same else value
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     return about["history"], {name: value.to(where) for name, value in parts["best"].items()}
 

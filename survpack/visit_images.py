@@ -12,7 +12,7 @@ import pandas as pd
 
 from survpack import growth
 from survpack.params import per_cohort
-from survpack.preprocess import CropSet, make_crops
+from survpack.preprocess import BASELINE_DAYS, CropSet, make_crops
 from survpack.study import Study
 
 ENCODER = "compact"
@@ -72,6 +72,7 @@ class VisitScans:
         outcome = study.cohort.outcome.set_index("patient_id")
         patient = self.visits["patient_id"].to_numpy()[self.row]
         first = ~pd.Series(patient).duplicated().to_numpy() & np.isin(patient, list(train_ids))
+        first &= self.visits["day"].to_numpy()[self.row] <= BASELINE_DAYS  # survival counts from baseline
         time, event = (outcome.loc[patient[first], name].to_numpy() for name in ("time_days", "event"))
         objective = OBJECTIVES["cox"].learn(time, event)
         training.seed_everything(study.params.longitudinal.seed)
@@ -81,7 +82,7 @@ class VisitScans:
         samples = self._samples()
         training.train(
             net, samples.take(first)._replace(target=objective.target(time, event)), objective, choice,
-            epochs=choice.epochs.get(ENCODER, choice.epochs["other"]), seed=study.params.longitudinal.seed,
+            epochs=per_cohort(choice.epochs, ENCODER), seed=study.params.longitudinal.seed,
             label=f"{label}, {ENCODER}", mirror=per_cohort(choice.mirror, study.name),
         )  # fmt: skip
         kept = training.embed(net, samples)

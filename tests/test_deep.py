@@ -127,6 +127,27 @@ def test_a_fit_that_was_interrupted_ends_as_the_unbroken_one(made, cohort, tmp_p
     pd.testing.assert_series_equal(resumed.history["loss"], unbroken.history["loss"])
 
 
+@pytest.mark.parametrize("encoder", ["compact", "efficientnet"])
+def test_a_killed_fit_of_channels_last_weights_ends_as_the_unbroken_one(encoder, make_patients, params, tmp_path):
+    from survpack import training
+
+    cohort = make_patients(12, voxels=32)
+    chosen = params.training.model_copy(update={"epochs": {"other": 3}, "learning_rate": 0.01, "batch_size": 6})
+    chosen = params.model_copy(update={"training": chosen})
+    unbroken = Deep(encoder, "concat", "cox", chosen).fit(cohort)
+    real = training._write_checkpoint
+
+    def killed(*given):
+        real(*given)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_write_checkpoint", killed)
+        Deep(encoder, "concat", "cox", chosen).fit(cohort, checkpoints=tmp_path)
+    resumed = Deep(encoder, "concat", "cox", chosen).fit(cohort, checkpoints=tmp_path)
+    np.testing.assert_array_equal(resumed.outputs(cohort), unbroken.outputs(cohort))
+
+
 def test_published_weights_are_loaded_where_their_file_is(made, cohort, tmp_path, monkeypatch):
     from survpack import encoders
 

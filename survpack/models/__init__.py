@@ -39,7 +39,7 @@ from survpack.params import Params
 __all__ = [
     "Classical",
     "Forecast",
-    "Hybrid",
+    "Deep",
     "MODELS",
     "Patients",
     "RiskCurve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ class Deep:
         return beside(clinical(patients), lesion(patients, self.named))
 
     def samples(self, patients: Patients, without: tuple[str, ...] = ()):
-        """`training.Samples`, with days as they are for a target."""
+        """`training.Samples`; the target is zeros until a fit sets it."""
         from survpack.training import Samples
 
         away = np.isin(patients.modalities, without)
@@ -196,17 +197,22 @@ class Deep:
         published = self.choice.published.get(self.encoder)
         if published and (ROOT / published).exists():
             load_published(net.encoder, ROOT / published)
+        elif published:
+            print(f"{published}: not found, so {self.encoder} starts from random weights", file=sys.stderr)
         return net
 
     def _train(self, patients: Patients, target: np.ndarray, label: str, checkpoints: Path | None) -> None:
-        from survpack.training import train
+        from survpack.training import inner_split, train
 
         used = self.objective.uses
         samples = self.samples(patients)._replace(target=target).take(np.flatnonzero(used))
         parts = []
         for member, net in enumerate(self.nets):
             if self.fusion == "additive" and self.objective_name.startswith("cox"):
-                self._start_line(net, samples.table, patients.target[used])
+                outer = inner_split(samples.target[:, -1] > 0.5, self.choice.inner_fraction, self.choice.seed + member)[
+                    1
+                ]
+                self._start_line(net, samples.table[outer], patients.target[used][outer])
             history = train(
                 net,
                 samples,
