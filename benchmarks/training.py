@@ -31,7 +31,7 @@ CORES = 2
 FUSION, OBJECTIVE = "concat", "cox"
 SEQUENCES, LABELS = ("t1n", "t1c", "t2w", "t2f"), (1, 2, 3)
 SIZE, SPACING_MM = 32, 2.0
-UNIT = "samples a second, {}, two cores"
+UNIT = "samples a second, {}, " + ("one GPU" if torch.cuda.is_available() else "two cores")
 PARTS = ("reading", "fixed transforms", "random transforms", "forward", "backward", "optimiser")
 
 
@@ -177,7 +177,7 @@ def timed(encoder: str, given: Task, epochs: int, repeats: int, workers: int) ->
 
 def speeds(encoder: str, speed: pd.Series, filled: float, given: Task) -> dict[str, dict]:
     """An epoch beside the plain loop's and the cached one's, and a whole fit with what is done once before it."""
-    epochs = params.per_cohort(given.choice.epochs, encoder)
+    epochs = params.per_cohort(given.choice.epochs, encoder.removesuffix("-2d"))
     count = len(given.files) * epochs
     before = pd.Series({"ours": given.prepared, "plain": 0.0, "cached": filled})
     whole = count / (count / speed + before)

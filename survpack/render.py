@@ -129,6 +129,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "speed": _speed(),
         "crop_size": amount(chosen.crops.size),
         "training": _training(chosen.training),
+        "training_speed": _training_speed(),
         "budget": _word(chosen.classical.budget),
         "inner_folds": _word(chosen.classical.inner_folds),
         "bootstrap": amount(chosen.scores.bootstrap),
@@ -225,6 +226,25 @@ def _speed() -> str:
     return (
         "Given the same cases, families and cores, extraction here has these times the throughput of PyRadiomics: "
         f"{_listed(told)}."
+    )
+
+
+def _training_speed() -> str:
+    """What the paired benchmark of a fit against the loops of tutorials found, where it was run."""
+    file = paths.METRICS / "benchmarks.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    names = {"compact": "compact", "efficientnet": "EfficientNet-B0", "resnet50": "ResNet-50"}
+
+    def ratios(ending: str) -> str:
+        known_ones = {told: found.get(f"training-{name}-{ending}") for name, told in names.items()}
+        return _listed([f"{one['ratio']:.1f} ({told})" for told, one in known_ones.items() if one])
+
+    if not ratios("fit"):
+        return "The speed of training was not measured for this page."
+    return (
+        "Given the same network, patients, epochs and cores, a fit with its preparation here has these times the "
+        "throughput of the loop of MONAI's tutorials, which reads and prepares every scan anew in every epoch: "
+        f"{ratios('fit')}; with that loop's images kept in memory: {ratios('fit-cached')}."
     )
 
 

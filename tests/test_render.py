@@ -143,6 +143,16 @@ def test_the_speed_is_what_was_measured_and_not_called_faster(ratio, said, study
     assert said in told and "faster" not in told and "memory" not in told
 
 
+@pytest.mark.parametrize("ratio, said", [(8.4, "8.4 (compact)"), (0.8, "0.8 (compact)")])
+def test_the_speed_of_training_is_what_was_measured_and_not_called_faster(ratio, said, study):
+    assert "not measured" in render.variables(["mets"], "here")["study"]["training_speed"]
+    one = {"ours": ratio, "peer": 1.0, "ratio": ratio, "unit": "samples a second"}
+    found = {"training-compact-fit": one, "training-compact-fit-cached": one | {"ratio": 2.0}, "training-compact": one}
+    write(paths.METRICS / "benchmarks.json", found)
+    told = render.variables(["mets"], "here")["study"]["training_speed"]
+    assert said in told and "2.0 (compact)" in told and "faster" not in told
+
+
 def test_numbers_of_stage_02_are_in_the_page(study):
     found = render.variables(["mets"], "here")["mets"]["radiomics"]
     assert found["features"] == amount(2524) and found["robust"] == f"748 of {amount(2442)} (31 %)"
