@@ -11,7 +11,7 @@ from survpack import paths, training
 from survpack.augmentation import augment
 from survpack.parallel import in_parallel
 from survpack.params import Training
-from survpack.pretraining import mirrored, places, samples_of, shares_images
+from survpack.pretraining import imaged, mirrored, places, samples_of, shares_images
 from survpack.study import Study
 from survpack.training import Samples
 from survpack.transfer import COLUMNS, RATE, Arm, Both, BothCox, digest, folds, ready, rows, sizes_of
@@ -27,6 +27,7 @@ def multitask(studies: list[Study]) -> pd.DataFrame:
     DataFrame
         `COLUMNS` of all cohorts, `way` "multi-task"; empty with a single cohort.
     """
+    studies = [study for study in studies if imaged(study)]
     apart = [not any(shares_images(one.name, other.name) for other in studies if other is not one) for one in studies]
     studies = [study for study, alone in zip(studies, apart, strict=True) if alone]
     shared = sorted(set.intersection(*(set(folds(study)) for study in studies))) if studies[1:] else []

@@ -65,6 +65,11 @@ def samples_of(study: Study) -> Samples:
     return Samples(*seen, *(np.empty((len(masks), 0), np.float32) for _ in range(2)))
 
 
+def imaged(study: Study) -> bool:
+    """Whether the cohort has an image, or a mask to stand in for it."""
+    return bool(study.patients.modalities) or study.patients.masks.shape[1] > 0
+
+
 def halved(volumes: np.ndarray) -> np.ndarray:
     """Means over two voxels a side, float16; (n, channels, x, y, z) to half of x, y and z."""
     return nn.functional.avg_pool3d(torch.as_tensor(volumes).float(), 2).half().numpy()

@@ -148,3 +148,19 @@ def test_a_cohort_of_one_modality_has_no_such_table(params):
     none = pd.DataFrame(columns=["cohort", "model", "fold", "split", "patient_id", "risk", "without"])
     table = tables_models.missing_modalities(none, risks()[1], params.scores)
     assert table.empty and tables_models.missing_modalities_text(table).empty
+
+
+def test_models_near_the_truth_are_told_with_what_they_recover_and_a_constant_risk_with_a_dash():
+    from survpack.phantom.oracle import Compared
+
+    def one(c: float, image: float | None) -> Compared:
+        found = {"estimate": c, "low": c - 0.1, "high": c + 0.1}
+        beyond = {"estimate": image, "low": image and image - 0.1, "high": image and image + 0.1}
+        agreement = pd.DataFrame([{"part": "all", **found, "oracle": 1.0}, {"part": "image", **beyond, "oracle": 0.9}])
+        return Compared(pd.DataFrame(), agreement, {"recovered": found})
+
+    table = tables_models.near_truth({"hybrid-film-cox": one(0.7, 0.4), "age": one(0.2, None), "elsewhere": None})
+    assert table["Model"].tolist() == [figures.label("age"), figures.label("hybrid-film-cox")]
+    assert table["Recovered"].tolist() == ["0.20 (0.10 to 0.30)", "0.70 (0.60 to 0.80)"]
+    assert table["Beyond volume"].tolist() == ["–", "0.40 (0.30 to 0.50)"]
+    assert tables_models.near_truth({"age": None}).empty

@@ -342,3 +342,22 @@ def test_the_loss_of_pretraining_is_drawn_with_its_chance():
     table = pd.DataFrame({"fold": [-1, -1, 0, 0], "epoch": [0, 1, 0, 1], "loss": [4.0, 2.0, 4.1, 2.2]})
     axes = contrast_curve(table, 4.14).axes[0]
     assert len(axes.lines) == 3 and axes.get_ylim()[1] > 4.1
+
+
+def test_a_cohort_that_shares_a_scan_lends_no_encoder(tmp_path, monkeypatch, study):
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    asked = study.params.transfer.model_copy(update={"sources": {"toy": ["toy", "near", "far"]}})
+    study = replace(
+        study, params=study.params.model_copy(update={"transfer": asked, "cohorts": ["toy", "near", "far"]})
+    )
+    for name, sha in {"toy": "same", "near": "same", "far": "other"}.items():
+        folder = paths.CohortPaths(name).tables("cohort")
+        folder.mkdir(parents=True)
+        row = {
+            "patient_id": f"{name}-1",
+            "modality": "ct",
+            "sha": sha,
+            "signature": np.random.default_rng(len(sha)).bytes(512).hex(),
+        }
+        pd.DataFrame([row]).to_csv(folder / "hashes.csv", index=False)
+    assert pretraining.sources_of(study) == ["toy", "far"]

@@ -77,3 +77,7 @@ def test_nothing_is_measured_fitted_on_images_or_explained_and_each_says_so_in_a
         "Nothing to explain: lesion-cox", f"Nothing to explain: {unseen.params.explain.model}"
     ]  # fmt: skip
     assert {file.stem for file in unseen.paths.figures("explanation").iterdir()} == {"shap"}  # of the chart's model
+    assert "Nobody of this cohort was imaged: there is nothing to learn from." in run("08-pretraining")
+    assert any("there is nothing to transfer" in line for line in run("09-transfer") if isinstance(line, str))
+    assert json.loads(unseen.paths.facts("transfer").read_text()) == {}
+    assert pd.read_parquet(unseen.paths.derived / "transfer.parquet").empty and unseen.paths.tables("transfer").is_dir()
