@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,8 @@ from survpack.paths import CohortPaths
 from survpack.preprocess import CropSet
 from survpack.splits import make_splits
 
+hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("busy")
 os.environ["SURVPACK_JOBS"] = "1"  # another process would not know what a test has put in a module's place
 
 DICTIONARY = {
