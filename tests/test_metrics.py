@@ -267,9 +267,9 @@ def test_observed_risk_is_that_of_a_cox_model_fitted_by_scikit_survival(patients
     counts = drawn(patients, seed)
     ours = metrics.observed_risk(time, event, truth, 365, counts=counts)
     freedom = int(np.clip(event.sum() // 10, 1, 3))
-    basis, _ = metrics._spline_basis(truth, truth, freedom)
+    basis, _ = metrics.calibration._spline_basis(truth, truth, freedom)
     again = np.repeat(np.arange(patients), counts)
-    peer = CoxPHSurvivalAnalysis(alpha=metrics.RIDGE, ties="breslow", tol=1e-12)
+    peer = CoxPHSurvivalAnalysis(alpha=metrics.calibration.RIDGE, ties="breslow", tol=1e-12)
     peer.fit(basis[again], Surv.from_arrays(event[again], time[again]))
     np.testing.assert_allclose(ours, [1 - curve(365) for curve in peer.predict_survival_function(basis)], atol=2e-4)
 
@@ -277,7 +277,7 @@ def test_observed_risk_is_that_of_a_cox_model_fitted_by_scikit_survival(patients
 def test_spline_is_a_line_beyond_its_outer_knots():
     predicted = np.linspace(0.05, 0.95, 100)
     ends = 1 - np.exp(-np.exp(np.array([-6.0, -5.5, -5.0, 1.6, 1.9, 2.2])))
-    _, beyond = metrics._spline_basis(predicted, ends, 3)
+    _, beyond = metrics.calibration._spline_basis(predicted, ends, 3)
     assert beyond.shape == (6, 3)
     for side in (beyond[:3], beyond[3:]):
         np.testing.assert_allclose(side[2] - side[1], side[1] - side[0], atol=1e-9)
