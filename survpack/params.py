@@ -160,13 +160,50 @@ class Transfer(_Section):
     seed: int
 
 
+class SmallCell(_Section):
+    patients: int = Field(ge=1)
+    events: int = Field(ge=1)
+
+
 class Scores(_Section):
     bootstrap: int = Field(ge=10)
     confidence: float = Field(gt=0.5, lt=1)
     seed: int
     horizon_days: dict[str, Positive]
+    horizons_days: dict[str, Annotated[list[Positive], Field(min_length=1)]]
+    small_cell: SmallCell
+    coverage: float = Field(gt=0.5, lt=1)
+    test_reading: Literal["once", "again"]
     shown: list[str]
     compare: list[tuple[str, str]]
+
+
+class Gate(_Section):
+    permutations: int = Field(ge=1)
+    level: float = Field(gt=0.5, lt=1)
+    seed: int
+
+
+class Designs(_Section):
+    models: list[str] = Field(min_length=1)
+    repeats: int = Field(ge=1)
+    network_repeats: int = Field(ge=1)
+    folds: int = Field(ge=2)
+    seeds: int = Field(ge=1)
+    harmonised: str
+    date: str
+    seed: int
+
+
+class Audit(_Section):
+    slices: int = Field(ge=2)
+    folds: int = Field(ge=2)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    augmentations: int = Field(ge=1)
+    claim: float = Field(gt=0, lt=1)
+    seed: int
 
 
 class Explain(_Section):
@@ -196,6 +233,9 @@ class Params(_Section):
     longitudinal: Longitudinal
     transfer: Transfer
     scores: Scores
+    gate: Gate
+    designs: Designs
+    audit: Audit
     explain: Explain
 
 
