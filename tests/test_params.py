@@ -44,7 +44,14 @@ training:
 classical: {lesion: [tumour_ml], ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, budget: 8, seed: 13}
 longitudinal: {landmarks_days: {other: [180]}, epochs: 30, width: 16, ridge: 10, seed: 37}
 transfer: {sources: {mets: [chest], other: []}, sizes: [25], epochs: 16, pretrain_epochs: 6, seed: 41}
-scores: {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, shown: [age], compare: [[age, volume]]}
+scores:
+  {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, horizons_days: {other: [365]},
+   small_cell: {patients: 10, events: 5}, coverage: 0.9, test_reading: once, shown: [age], compare: [[age, volume]]}
+gate: {permutations: 5, level: 0.99, seed: 53}
+designs:
+  {models: [age], repeats: 2, network_repeats: 1, folds: 5, seeds: 2, harmonised: age, date: baseline_date, seed: 43}
+audit:
+  {slices: 8, folds: 3, epochs: 20, batch_size: 32, learning_rate: 0.003, augmentations: 2, claim: 0.97, seed: 47}
 explain: {model: age, shap_model: age, repeats: 30, patients: 4, seed: 19}
 profiles:
   default:
