@@ -1,4 +1,4 @@
-"""Command line: python -m survpack report · run · render · conformance · check · new · dicom · fetch."""
+"""Command line: python -m survpack report · run · render · score · conformance · check · new · dicom · fetch."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def _parser() -> argparse.ArgumentParser:
 
     render = commands.add_parser("render", help="the page from what the pipeline wrote")
     render.set_defaults(command=_render)
+
+    score = commands.add_parser("score", help="someone else's predictions, scored as ours are")
+    score.add_argument(
+        "predictions", type=Path, help="CSV with patient_id and risk, days, or s_180 (survival at 180 days) …"
+    )
+    score.add_argument("cohort", help="whose patients were predicted")
+    score.add_argument("--test", action="store_true", help="the locked test set too; the reading is logged")
+    score.set_defaults(command=_score)
 
     conformance = commands.add_parser("conformance", help="our features against the IBSI reference values")
     conformance.set_defaults(command=_conformance)
@@ -83,6 +91,14 @@ def _render(given) -> None:
     from survpack import params, render
 
     print(render.render(params.load().cohorts))
+
+
+def _score(given) -> None:
+    from survpack import scoring
+
+    page = scoring.report(given.predictions, given.cohort, test=given.test)
+    print((page.parent / "scores.md").read_text())
+    print(f"report: {page}")
 
 
 def _conformance(given) -> None:

@@ -1,4 +1,4 @@
-"""How sure are we of a score: bootstrap intervals over patients, and paired differences between models."""
+"""How sure are we of a score: intervals over patients, and differences between models that are shown or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
+from scipy.stats import t as student
 from tqdm import tqdm
 
 from survpack.errors import BadInput
@@ -16,6 +18,7 @@ from survpack.params import Scores, per_cohort
 from survpack.prognosis import SPLITS, Prognosis
 
 MOST_UNDEFINED = 0.2  # share of resamples without a score above which there is no interval
+MOST_PARTS = 250  # patients left out in turn; of more, as many parts: the acceleration is a sum of cubes, and small
 
 
 def resamples(patients: int, *, repeats: int, seed: int) -> np.ndarray:
@@ -31,11 +34,13 @@ def resamples(patients: int, *, repeats: int, seed: int) -> np.ndarray:
 
 
 def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: int) -> dict:
-    """Percentile intervals of scores by resampling patients.
+    """Intervals of scores by resampling patients, bias-corrected and accelerated (BCa).
 
     A patient keeps his fold and is resampled whole, drawn twice he counts twice. The models are not refitted and
     the censoring weights not re-estimated: the interval is that of these predictions.
-    Efron, Tibshirani 1993, chapter 13.
+    Efron 1987 (doi:10.1080/01621459.1987.10478410). How often they hold the truth is counted in benchmarks/coverage.py:
+    out of fold they are a little too wide (pairs of few patients a fold; weights from the scored patients), and of a
+    Brier score held out, where half are censored, too narrow (the weights' own error is not in them).
 
     Parameters
     ----------
@@ -53,21 +58,98 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
         `{metric: {"estimate", "low", "high"}}`, floats or None. Undefined resamples are dropped; where more than
         `MOST_UNDEFINED` of them are, there is no interval.
     """
+    estimates, drawn, left_out = _resampled(score, patients, repeats, seed)
+    return {name: interval(estimates[name], drawn[name], confidence, left_out[name]) for name in estimates}
+
+
+def _resampled(score, patients: int, repeats: int, seed: int) -> tuple[dict, dict, dict]:
+    """Scores of the sample, of its resamples, and with each patient (or each of `MOST_PARTS` parts) left out."""
     if patients == 0:
         raise BadInput("bootstrap: no patient to resample, expected at least one; check the split of the predictions.")
-    estimates = score(np.ones(patients))
-    drawn = score(resamples(patients, repeats=repeats, seed=seed))
-    return {name: interval(estimates[name], drawn[name], confidence) for name in estimates}
+    part = np.arange(patients) % MOST_PARTS
+    without = (part != np.arange(min(patients, MOST_PARTS))[:, None]).astype(float)
+    return tuple(
+        score(counts) for counts in (np.ones(patients), resamples(patients, repeats=repeats, seed=seed), without)
+    )
 
 
-def interval(estimate: float, drawn, confidence: float) -> dict:
-    """`{"estimate", "low", "high"}` of one score from its resamples, None where not defined."""
+def interval(estimate: float, drawn, confidence: float, left_out=None) -> dict:
+    """`{"estimate", "low", "high"}` of one score from its resamples, None where not defined.
+
+    Parameters
+    ----------
+    estimate : float
+    drawn : array, shape (repeats,)
+        The score of each resample.
+    confidence : float
+    left_out : array, shape (parts,), optional
+        The score without each patient: with it the interval is BCa, without it that of the percentiles.
+    """
     drawn = np.asarray(drawn, float)
     defined = drawn[np.isfinite(drawn)]
     low = high = math.nan
     if np.isfinite(estimate) and len(defined) >= (1 - MOST_UNDEFINED) * len(drawn):
-        low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+        tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+        if left_out is not None:
+            bias, acceleration = _corrections(estimate, defined, left_out, confidence)
+            moved = bias + norm.ppf(tails)
+            tails = norm.cdf(bias + moved / (1 - acceleration * moved))
+        low, high = np.quantile(defined, tails)
     return {"estimate": _finite(estimate), "low": _finite(low), "high": _finite(high)}
+
+
+def _corrections(estimate: float, drawn, left_out, confidence: float) -> tuple[float, float]:
+    """Bias and acceleration of BCa; 0, 0 (percentiles) where they would turn the interval over.
+
+    That is where the estimate is itself outside the percentile interval, as of an absolute distance near 0.
+    """
+    bias = norm.ppf(_share_below(drawn, estimate))
+    left_out = np.asarray(left_out, float)
+    moves = np.nanmean(left_out) - left_out if np.isfinite(left_out).any() else np.zeros(1)
+    moves = np.where(np.isfinite(moves), moves, 0.0)
+    spread = (moves**2).sum()
+    # moves at the level of rounding are a score that nobody moves
+    acceleration = (moves**3).sum() / (6 * spread**1.5) if spread > 1e-20 * (1 + estimate**2) else 0.0
+    furthest = -norm.ppf((1 - confidence) / 2)
+    if abs(bias) >= furthest or abs(acceleration) * (abs(bias) + furthest) >= 1:
+        return 0.0, 0.0
+    return float(bias), float(acceleration)
+
+
+def _share_below(drawn, value: float) -> float:
+    """Share of resamples below a value, ties half, never quite 0 or 1."""
+    least = 1 / (len(drawn) + 1)
+    return float(np.clip(((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn), least, 1 - least))
+
+
+def paired_p(drawn, estimate: float | None = None, left_out=None, confidence: float = 0.95) -> float | None:
+    """Two-sided bootstrap p value of a paired difference: the level at which its interval would touch 0.
+
+    Twice the share of resamples on the other side of 0; with `estimate` and `left_out` corrected as BCa is, so that
+    interval and p tell the same. Never below 2 / (repeats + 1). Davison, Hinkley 1997, chapter 4.
+
+    Parameters
+    ----------
+    drawn : array, shape (repeats,)
+        Differences of the same resamples.
+    estimate, left_out, confidence
+        As in `interval`.
+
+    Returns
+    -------
+    float or None
+        None where there is no interval.
+    """
+    drawn = np.asarray(drawn, float)
+    defined = drawn[np.isfinite(drawn)]
+    if not len(defined) or len(defined) < (1 - MOST_UNDEFINED) * len(drawn):
+        return None
+    share = _share_below(defined, 0.0)
+    if left_out is not None:
+        bias, acceleration = _corrections(estimate, defined, left_out, confidence)
+        moved = norm.ppf(share) - bias
+        share = norm.cdf(moved / (1 + acceleration * moved) - bias)
+    return float(np.clip(2 * min(share, 1 - share), 2 / (len(defined) + 1), 1.0))
 
 
 def paired_difference(
@@ -89,7 +171,7 @@ def paired_difference(
     Returns
     -------
     dict
-        `{"estimate", "low", "high"}`.
+        `{"estimate", "low", "high", "p"}`; see `paired_p`.
 
     Raises
     ------
@@ -107,8 +189,11 @@ def paired_difference(
         )
         return {metric: a - b}
 
-    patients = prognosis_a.table["patient_id"].nunique()
-    return bootstrap(difference, patients, repeats=repeats, confidence=confidence, seed=seed)[metric]
+    found = _resampled(difference, prognosis_a.table["patient_id"].nunique(), repeats, seed)
+    estimate, drawn, left_out = (one[metric] for one in found)
+    told = interval(estimate, drawn, confidence, left_out)
+    p = paired_p(drawn, estimate, left_out, confidence) if told["low"] is not None else None
+    return {**told, "p": p}
 
 
 def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizon, params: Scores) -> dict:
@@ -117,9 +202,10 @@ def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizo
     Returns
     -------
     dict
-        `(a, b)` to `{"estimate", "low", "high"}`, for the pairs of which both were trained.
+        `(a, b)` to `{"estimate", "low", "high", "p", "p_adjusted", "comparisons"}`, for the pairs of which both were
+        trained; `p_adjusted` is Holm's over these, and `comparisons` how many they are.
     """
-    return {
+    found = {
         (a, b): paired_difference(
             prognoses[a].of("cv"), prognoses[b].of("cv"), participants, "harrell_c",
             train_outcome=train_outcome, horizon=horizon,
@@ -128,21 +214,121 @@ def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizo
         for a, b in params.compare
         if {a, b} <= set(prognoses)
     }  # fmt: skip
+    adjusted = holm({pair: one["p"] for pair, one in found.items()})
+    comparisons = sum(p is not None for p in adjusted.values())
+    return {pair: {**one, "p_adjusted": adjusted[pair], "comparisons": comparisons} for pair, one in found.items()}
 
 
-def reading(difference: dict, label_a: str, label_b: str) -> str:
-    """A paired difference as a line: shown only if its interval excludes 0."""
-    estimate, low, high = difference["estimate"], difference["low"], difference["high"]
+def holm(p_values: dict) -> dict:
+    """P values adjusted for their number (Holm 1979, Scand J Stat 6:65); None stays None and is not counted."""
+    names = sorted((name for name, p in p_values.items() if p is not None), key=lambda name: p_values[name])
+    times = np.arange(len(names), 0, -1) * np.array([p_values[name] for name in names])
+    adjusted = dict(zip(names, np.minimum(np.maximum.accumulate(times), 1).tolist(), strict=True))
+    return {name: adjusted.get(name) for name in p_values}
+
+
+def corrected_resampled_test(differences, n_train: float, n_test: float, *, confidence: float = 0.95) -> dict:
+    """Test of a mean difference over repeated cross-validation, whose training sets overlap.
+
+    The variance of the mean is s² (1 / J + n_test / n_train), not s² / J, against t with J - 1 degrees of freedom.
+    Nadeau, Bengio 2003 (doi:10.1023/A:1024068626366).
+
+    Parameters
+    ----------
+    differences : array, shape (J,)
+        Score of one model minus score of another, one of each held-out fold; NaN is dropped.
+    n_train, n_test : float
+        Patients of a training set and of a held-out fold.
+    confidence : float
+
+    Returns
+    -------
+    dict
+        `{"estimate", "low", "high", "p"}`, None where not defined: bounds and p need two differences.
+    """
+    values = np.asarray(differences, float)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return {"estimate": _finite(values.mean()) if len(values) else None, "low": None, "high": None, "p": None}
+    mean = float(values.mean())
+    error = values.std(ddof=1) * math.sqrt(1 / len(values) + n_test / n_train)
+    half = error * student.ppf((1 + confidence) / 2, len(values) - 1)
+    with np.errstate(divide="ignore"):
+        p = 1.0 if mean == 0 else 2 * student.sf(np.abs(mean / np.float64(error)), len(values) - 1)
+    return {"estimate": mean, "low": float(mean - half), "high": float(mean + half), "p": float(p)}
+
+
+def spreads(table: pd.DataFrame, intervals: pd.DataFrame | None = None) -> pd.DataFrame:
+    """How far a score spreads over folds, splits and seeds, apart from its interval over patients.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `model, design, repeat, seed, fold, metric, value, n`: one row a held-out fold, `n` its patients.
+    intervals : DataFrame, optional
+        `model, design, metric, estimate, low, high` of the bootstrap over patients.
+
+    Returns
+    -------
+    DataFrame
+        `model, design, metric, estimate, low, high, fold_sd, split_sd, seed_sd`, one row a model, design and metric.
+        `estimate` is that of `intervals`, else the mean over folds weighted by `n`. `fold_sd` is the standard
+        deviation over the folds of one split and seed, `split_sd` that of whole cross-validations of one seed on
+        other splits, `seed_sd` that of other seeds on one split; each pooled (root mean variance), NaN where there
+        is but one.
+    """
+    keys = ["model", "design", "metric"]
+    known = table[table["value"].notna()].assign(weighted=lambda rows: rows["value"] * rows["n"])
+    whole = known.groupby([*keys, "repeat", "seed"], sort=False)[["weighted", "n"]].sum()
+    whole["value"] = whole["weighted"] / whole["n"]
+
+    def pooled(rows: pd.DataFrame, within: list[str]) -> pd.Series:
+        variances = rows.groupby([*keys, *within], sort=False)["value"].var()
+        return np.sqrt(variances.groupby(keys, sort=False).mean())
+
+    found = whole.groupby(keys, sort=False)["value"].mean().to_frame("estimate").assign(low=np.nan, high=np.nan)
+    if intervals is not None:
+        given = intervals.set_index(keys)[["estimate", "low", "high"]]
+        found = given.reindex(found.index).astype(float)
+    found["fold_sd"] = pooled(known, ["repeat", "seed"])
+    found["split_sd"] = pooled(whole.reset_index(), ["seed"])
+    found["seed_sd"] = pooled(whole.reset_index(), ["repeat"])
+    return found.reset_index()
+
+
+def reading(difference: dict, label_a: str, label_b: str, *, confidence: float = 0.95) -> str:
+    """A paired difference as a line: "a minus b: 0.03 (−0.01 to 0.07): not shown". See `verdict`."""
     named = f"{label_a} minus {label_b}"
-    if estimate is None:
+    if difference["estimate"] is None:
         return f"{named}: not defined"
+    return f"{named}: {_in_digits(difference)}: {verdict(difference, confidence)}"
+
+
+def adds(difference: dict, what: str, *, confidence: float = 0.95) -> str:
+    """What a predictor adds as a line: "the image adds 0.03 (−0.01 to 0.07): not shown". See `verdict`."""
+    if difference["estimate"] is None:
+        return f"what {what} adds: not defined"
+    return f"{what} adds {_in_digits(difference)}: {verdict(difference, confidence)}"
+
+
+def verdict(difference: dict, confidence: float = 0.95) -> str:
+    """Shown only if the interval excludes 0, and where there is a `p_adjusted` that is below 1 − confidence."""
+    low, high, adjusted = difference["low"], difference["high"], difference.get("p_adjusted")
+    if low is None or low <= 0 <= high:
+        return "not shown"
+    if adjusted is None or adjusted < 1 - confidence:
+        return "shown"
+    return f"not shown after adjusting for {difference.get('comparisons', 'all')} comparisons"
+
+
+def _in_digits(difference: dict) -> str:
+    estimate, low, high = difference["estimate"], difference["low"], difference["high"]
     if low is None:
-        return f"{named}: {amount(estimate, 2)} (no interval): not shown"
+        return f"{amount(estimate, 2)} (no interval)"
     # a bound is never printed as 0 unless it is 0, or the verdict would seem to contradict it
     smallest = min((abs(bound) for bound in (low, high) if bound), default=1.0)
     digits = min(max(2, math.ceil(-math.log10(2 * smallest)) if smallest < 0.005 else 2), 6)
-    shown = "shown" if low > 0 or high < 0 else "not shown"
-    return f"{named}: {interval_text(difference, digits)}: {shown}"
+    return interval_text(difference, digits)
 
 
 def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_ids, params: Scores, cohort: str) -> dict:

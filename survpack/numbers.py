@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-DIGITS = {"ibs": 3, "ici": 3, "mae_days": 0}  # of a score; two for all others
+DIGITS = dict.fromkeys(("brier", "ibs", "ici"), 3) | dict.fromkeys(
+    ("mae_days", "mae_hinge", "mae_ipcw", "mae_pseudo", "rmst_difference"), 0
+)  # of a score; two for all others
 
 
 def known(value: float | None) -> bool:

@@ -36,6 +36,7 @@ NORMALISED = {
     "whitestripe": "WhiteStripe",
     "none": "not at all",
 }
+LATER = ("designs", "audit", "reliability")  # of `_read`: what a page can do without
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
 
@@ -104,7 +105,11 @@ def _read(cohort: str) -> dict:
             raise BadInput(
                 f"{file}: not found, expected the results of cohort '{cohort}'; run `make report`, which makes them."
             )
-    return {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()} | {"own": own}
+    found = {key: json.loads(file.read_text(encoding="utf-8")) for key, file in files.items()}
+    for key in LATER:
+        file = own.facts(key)
+        found[key] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found | {"own": own}
 
 
 def _study(results: dict[str, dict], engine: str) -> dict:
@@ -121,7 +126,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "events": amount(sum(one["events"] for one in facts)),
         "profile": _plain(_listed(sorted({one["profile"] for one in facts}))),
         "comparisons": amount(len(readings)),
-        "not_shown": amount(sum(line.endswith(("not shown", "not defined")) for line in readings)),
+        "not_shown": amount(sum("not shown" in line or line.endswith("not defined") for line in readings)),
         "folds": _word(chosen.splits.folds),
         "test_percent": f"{amount(100 * chosen.splits.test_fraction)} %",
         **_features(chosen),
@@ -133,6 +138,10 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "budget": _word(chosen.classical.budget),
         "inner_folds": _word(chosen.classical.inner_folds),
         "bootstrap": amount(chosen.scores.bootstrap),
+        "coverage": _coverage(),
+        "coverage_wanted": f"{amount(100 * chosen.scores.coverage)} %",
+        "small_cell": f"{_count(chosen.scores.small_cell.patients, 'patient')} or "
+        f"{_count(chosen.scores.small_cell.events, 'event')}",
         "confidence": f"{amount(100 * chosen.scores.confidence)} %",
         "implied_spread": amount(CLAIM["mae"] * math.sqrt(math.pi / 2) / math.sqrt(1 - CLAIM["r2"])),
         "implied_c": amount(0.5 + math.asin(math.sqrt(CLAIM["r2"])) / math.pi, 2),
@@ -248,6 +257,25 @@ def _training_speed() -> str:
     )
 
 
+def _coverage() -> str:
+    """How often such intervals hold the true value, in the simulation of benchmarks/coverage.py."""
+    file = paths.METRICS / "coverage.json"
+    if not file.exists():
+        return "How often such intervals hold the true value was not simulated for this page."
+    found = json.loads(file.read_text(encoding="utf-8"))
+    names = {"harrell_c": "Harrell's concordance", "uno_c": "Uno's", "auc": "AUC", "brier": "the Brier score",
+             "ibs": "the integrated Brier score"}  # fmt: skip
+    told = [
+        f"{100 * found['coverage'][key]['estimate']:.1f} % ({name})"
+        for key, name in names.items()
+        if key in found["coverage"]
+    ]
+    return (
+        f"In {amount(found['cohorts'])} simulated cohorts of {amount(found['patients'])} patients they hold the true value "
+        f"in {_listed(told)}."
+    )
+
+
 def _radiomics(found: dict) -> dict:
     """The numbers of stage 02, formatted."""
 
@@ -265,7 +293,10 @@ def _radiomics(found: dict) -> dict:
     return told
 
 
-def _cohort(facts: dict, alone: dict, radiomics: dict, scores: dict, compared: dict, own: CohortPaths) -> dict:
+def _cohort(
+    facts: dict, alone: dict, radiomics: dict, scores: dict, compared: dict, own: CohortPaths, *,
+    designs: dict, audit: dict, reliability: dict,
+) -> dict:  # fmt: skip
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
         "n": amount(facts["n"]),
@@ -294,6 +325,11 @@ def _cohort(facts: dict, alone: dict, radiomics: dict, scores: dict, compared: d
         "visits": {key: amount(value) for key, value in (facts.get("visits") or {}).items()},
         "best": _best(scores),
         "radiomics": _radiomics(radiomics),
+        "reading": _if_said(compared.get("test_reading")),
+        "parts": _if_said(reliability.get("subgroups")),
+        "designs": _if_said(designs.get("reading")),
+        "audit": _if_said(audit.get("reading")),
+        "needed": _if_said(audit.get("needed_reading")),
     }
     for split in ("cv", "test"):
         found[split] = {model: _scores(one) for model, one in scores.get(split, {}).items()}
@@ -333,6 +369,10 @@ def _pruned(tree: dict) -> dict:
 
 def _if_known(value: float | None, digits: int) -> str | None:
     return amount(value, digits) if known(value) else None
+
+
+def _if_said(text: str | None) -> str | None:
+    return _plain(text) if text else None
 
 
 def _word(count: int) -> str:

@@ -11,11 +11,21 @@ import pandas as pd
 
 from survpack.adapters import ADAPTERS, Source
 from survpack.cohort import Cohort
-from survpack.figures import FALSE_DISCOVERIES, biomarker_words, estimable, feature_name, in_words, tag_words, tidy
+from survpack.figures import (
+    FALSE_DISCOVERIES,
+    biomarker_words,
+    estimable,
+    feature_name,
+    in_words,
+    label,
+    tag_words,
+    tidy,
+)
 from survpack.inference import bootstrap
 from survpack.metrics import METRICS, concordance
-from survpack.numbers import DIGITS, amount
+from survpack.numbers import DIGITS, amount, known
 from survpack.numbers import interval_text as _interval_text
+from survpack.params import per_cohort
 from survpack.paths import written_whole
 from survpack.phantom import PHANTOMS
 from survpack.radiomics import RADIOMIC
@@ -34,10 +44,20 @@ HEADINGS = {
     "harrell_c": "Harrell's C",
     "uno_c": "Uno's C",
     "auc": "AUC over time",
+    "brier": "Brier",
     "ibs": "Integrated Brier",
+    "ibs_skill": "Skill",
+    "calibration_intercept": "Intercept",
+    "calibration_slope": "Slope",
     "ici": "ICI",
-    "mae_days": "MAE, days",
-    "r2": "R²",
+    "mae_days": "MAE, deaths",
+    "mae_hinge": "MAE, hinge",
+    "mae_ipcw": "MAE, weighted",
+    "mae_pseudo": "MAE, pseudo",
+    "r2": "R², deaths",
+    "r2_ipcw": "R², weighted",
+    "hazard_ratio": "Hazard ratio",
+    "rmst_difference": "Days gained",
 }
 
 
@@ -400,13 +420,43 @@ def scanner_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Family", "Features", "Scanner, before", "Scanner, after"])
 
 
-def scores(found: dict[str, dict], labels: dict[str, str]) -> pd.DataFrame:
-    """One row a model, every score with its interval as text."""
+def scores(found: dict[str, dict], labels: dict[str, str], metrics=METRICS) -> pd.DataFrame:
+    """One row a model, every score asked for with its interval as text."""
     rows = [
-        {"Model": labels[model]} | {HEADINGS[key]: interval_text(one[key], DIGITS.get(key, 2)) for key in METRICS}
+        {"Model": labels[model]} | {HEADINGS[key]: interval_text(one[key], DIGITS.get(key, 2)) for key in metrics}
         for model, one in found.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["Model", *(HEADINGS[key] for key in metrics)])
+
+
+def p_text(p: float) -> str:
+    """`0.03`, `< 0.001`; a dash where there is none."""
+    return "–" if not known(p) else "< 0.001" if p < 0.001 else amount(p, 2 if p >= 0.01 else 3)
+
+
+def calibration_words(found: dict[str, dict]) -> str:
+    """Intercept and slope of one model, for a corner of its panel."""
+    names = {"calibration_intercept": "intercept", "calibration_slope": "slope"}
+    return "\n".join(f"{word} {interval_text(found[key])}" for key, word in names.items())
+
+
+def horizons(study: Study) -> list[float]:
+    """Days at which decisions are judged: the listed ones and the main one."""
+    return sorted({*per_cohort(study.params.scores.horizons_days, study.name), study.horizon_days})
+
+
+def bounds(table: pd.DataFrame) -> pd.DataFrame:
+    """`conformal.table` as the report prints it; the true coverage where it is known."""
+    split = {"cv": "out of fold", "test": "test set"}
+    told = pd.DataFrame({
+        "Model": table["model"].map(label),
+        "Patients": [f"{amount(one.patients)}, {split[one.split]}" for one in table.itertuples()],
+        "Coverage": [interval_text({"estimate": one.observed, "low": one.low, "high": one.high}) for one in table.itertuples()],
+        "True": [amount(one, 2) if known(one) else "–" for one in table["true"]],
+        "Of those at highest risk": [amount(one, 2) if known(one) else "–" for one in table["true_worst"]],
+        "Median bound, days": [amount(one) for one in table["median_bound_days"]],
+    })  # fmt: skip
+    return told if table["true"].notna().any() else told.drop(columns=["True", "Of those at highest risk"])
 
 
 def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) -> dict:

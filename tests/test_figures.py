@@ -198,16 +198,16 @@ def test_a_long_step_of_the_flow_stays_in_its_box():
     assert outside.y0 < inside.y0 and inside.y1 < outside.y1
 
 
-def test_calibration_draws_the_groups_and_their_intervals():
-    curve = pd.DataFrame({"predicted": [0.7, 0.2], "observed": [0.6, 0.3], "low": [0.4, 0.1], "high": [0.8, 0.5]})
-    figure = figures.calibration({"age": curve}, 730, {"age": [0.1, 0.5, 0.5]}, quantity="survival probability")
+def test_calibration_draws_the_curve_its_band_and_the_groups_with_their_intervals():
+    group = pd.DataFrame({"predicted": [0.2, 0.7], "observed": [0.3, 0.6], "low": [0.1, 0.4], "high": [0.5, 0.8]})
+    band = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.2, 0.8], "low": [0.1, 0.7], "high": [0.3, 0.9]})
+    figure = figures.calibration({"age": band}, {"age": group}, 730, {"age": "slope 1"})
     axes = figure.axes[0]
-    assert_allclose(axes.lines[1].get_xydata(), [[0.2, 0.3], [0.7, 0.6]])
-    segments = axes.collections[0].get_segments()
+    assert_allclose(axes.lines[1].get_xydata(), band[["predicted", "observed"]])
+    assert_allclose(axes.lines[2].get_xydata(), group[["predicted", "observed"]])
+    segments = next(one for one in axes.collections if hasattr(one, "get_segments")).get_segments()
     assert_allclose(segments, [[[0.2, 0.1], [0.2, 0.5]], [[0.7, 0.4], [0.7, 0.8]]])
-    assert "Predicted survival probability at 24 months" in texts(figure)
-    heights = [bar.get_height() for bar in axes.patches]
-    assert sum(height > 0 for height in heights) == 2 and max(heights) == pytest.approx(2 * min(filter(None, heights)))
+    assert "Predicted event probability at 24 months" in texts(figure) and "slope 1" in texts(figure)
 
 
 def test_roc_over_time_draws_each_model_in_its_own_panel():
@@ -752,7 +752,7 @@ DEGENERATE = {
     "forest-one": lambda: figures.forest({"cv": {"x": {"estimate": 0.5}}}, metric_label="C"),
     "forest-none": lambda: figures.forest({"cv": {}, "test": {}}, metric_label="C", null=None),
     "calibration-nan": lambda: figures.calibration(
-        {"x": pd.DataFrame({"predicted": [0.5], "observed": [np.nan], "low": [np.nan], "high": [None]})}, 30
+        {"x": pd.DataFrame({"predicted": [0.5], "observed": [np.nan], "low": [np.nan], "high": [np.nan]})}, {}, 30
     ),
     "roc-nan": lambda: figures.roc_over_time(
         pd.DataFrame({"model": ["x"] * 2, "time_days": [10, 20], "auc": [np.nan, 0.5], "low": np.nan, "high": None})

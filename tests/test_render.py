@@ -23,11 +23,14 @@ FIGURES = [
     "cohort/flow", "cohort/survival", "biomarkers/heatmap", "biomarkers/distributions", "biomarkers/icc",
     "biomarkers/univariate", "biomarkers/scanner", "biomarkers/growth", "evaluation/controls", "evaluation/forest",
     "explanation/lesion-importance",
-    "evaluation/risk-groups", "evaluation/calibration", "evaluation/roc", "evaluation/days", "explanation/importance",
-    "explanation/shap",
+    "reliability/risk-groups", "reliability/calibration", "evaluation/roc", "reliability/days", "explanation/importance",
+    "explanation/shap", "reliability/decision", "reliability/bounds", "reliability/subgroups", "designs/by-design",
+    "designs/spread", "audit/audit", "audit/noise",
 ]  # fmt: skip
 TABLES = [
-    "cohort/characteristics", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test"
+    "cohort/characteristics", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test",
+    "biomarkers/gate", "reliability/calibration", "reliability/groups", "reliability/days", "reliability/bounds",
+    "reliability/subgroups", "designs/concordance", "designs/combat", "audit/audit",
 ]  # fmt: skip
 RADIOMICS = {
     "features": 2524, "with_icc": 2442, "robust": 748, "icc_threshold": 0.75, "volume_like": 79, "volume_threshold": 0.9,
@@ -75,11 +78,16 @@ def make_cohort(name: str, *, phantom: bool) -> None:
     write(paths.METRICS / f"radiomics-{name}.json", RADIOMICS)
     write(paths.METRICS / f"cohort-{name}.json", facts)
     reading = "hybrid-efficientnet-cox minus clinical-cox: −0.03 (−0.10 to 0.04): not shown"
-    write(paths.METRICS / f"comparisons-{name}.json", {"readings": [reading], "null_ibs": 0.2041})
+    read_once = "The test set, 230 patients, has been read once."
+    write(
+        paths.METRICS / f"comparisons-{name}.json",
+        {"readings": [reading], "null_ibs": 0.2041, "test_reading": read_once},
+    )
+    write(paths.METRICS / f"audit-{name}.json", {"reading": "Slices *split* at random have R² 0.95."})
     own = paths.CohortPaths(name)
     for figure in FIGURES:
-        if figure == "biomarkers/scanner" and not phantom:
-            continue  # nobody can be imaged again
+        if figure in ("biomarkers/scanner", "audit/noise") and not phantom:
+            continue  # nobody can be imaged again, and no hazard is known
         write(own.figures(".") / f"{figure}.svg", SVG)
     if phantom:
         write(own.figures("explanation") / "gradcam.png", PNG)

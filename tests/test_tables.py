@@ -550,4 +550,4 @@ def test_a_table_of_scores_has_a_row_a_model_and_every_score():
     table = _scores()
     assert table["Model"].tolist() == ["Clinical Cox", "Age"]
     assert list(table.columns[1:]) == list(tables.HEADINGS.values()) and set(tables.METRICS) == set(tables.HEADINGS)
-    assert table.loc[1, "R²"] == "–" and table.loc[0, "MAE, days"] == "1 (0 to 1)"
+    assert table.loc[1, "R², deaths"] == "–" and table.loc[0, "MAE, deaths"] == "1 (0 to 1)"

@@ -15,7 +15,6 @@ from survpack.figures.biomarkers import (
 )
 from survpack.figures.cohort import flow, follow_up, kaplan_meier, missingness, recovery
 from survpack.figures.evaluation import (
-    calibration,
     forest,
     forest_table,
     predicted_vs_observed,
@@ -24,6 +23,7 @@ from survpack.figures.evaluation import (
 )
 from survpack.figures.explanation import gradcam, importance, shap_summary
 from survpack.figures.networks import against_oracle, architecture, batch, learning_curves
+from survpack.figures.probabilities import calibration, decision_curves
 from survpack.figures.robustness import control_forest, icc_chart, scanner_chart
 from survpack.figures.scans import contact_sheet, in_lung, intensities, visits
 from survpack.figures.style import (
@@ -39,12 +39,13 @@ from survpack.figures.style import (
     tag_words,
     tidy,
 )
+from survpack.figures.subgroups import subgroups
 
 __all__ = [
     "COLOURS", "FALSE_DISCOVERIES", "LABELS", "against_oracle", "architecture", "batch", "biomarker_distributions",
-    "biomarker_heatmap", "biomarker_words", "by_section", "calibration", "contact_sheet", "control_forest", "crops",
+    "biomarker_heatmap", "biomarker_words", "by_section", "calibration", "contact_sheet", "control_forest", "crops", "decision_curves",
     "estimable", "family", "feature_name", "flow", "follow_up", "forest", "forest_table", "gradcam", "icc_chart",
     "importance", "in_lung", "in_words", "intensities", "kaplan_meier", "label", "learning_curves", "missingness",
     "predicted_vs_observed", "recovery", "response_spider", "risk_groups", "roc_over_time", "save", "scanner_chart",
-    "shap_summary", "tag_words", "tidy", "univariate_forest", "visits",
+    "shap_summary", "subgroups", "tag_words", "tidy", "univariate_forest", "visits",
 ]  # fmt: skip

@@ -129,43 +129,6 @@ def forest_table(scores: dict) -> pd.DataFrame:
 
 
 @mpl.rc_context(STYLE)
-def calibration(
-    curves: dict[str, pd.DataFrame], horizon_days: float, all_predicted: dict | None = None, *,
-    quantity: str = "event probability",
-) -> Figure:  # fmt: skip
-    """Observed against predicted probability at the horizon, a panel a model; on the diagonal is right.
-
-    Parameters
-    ----------
-    curves : dict of model to DataFrame
-        `predicted`, `observed`, `low`, `high`: probabilities, one row a group of patients.
-    horizon_days : float
-    all_predicted : dict of model to array, optional
-        Every patient's prediction, drawn as a histogram along the bottom.
-    quantity : str
-        What the probabilities are of.
-    """
-    figure, panels = panel_grid(len(curves), 3, 2.15, sharex=True, sharey=True)
-    for (model, curve), axes in zip(curves.items(), panels, strict=True):
-        colour = COLOURS[family(model)]
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
-        if all_predicted and model in all_predicted:
-            counts, edges = np.histogram(np.asarray(all_predicted[model], float), bins=25, range=(0, 1))
-            axes.bar(
-                edges[:-1], 0.15 * counts / max(counts.max(), 1), np.diff(edges), align="edge", color=PALE, zorder=0
-            )
-        curve = curve.sort_values("predicted")
-        axes.vlines(curve["predicted"], curve["low"], curve["high"], color=colour, lw=1.2)
-        axes.plot(curve["predicted"], curve["observed"], marker=MARKERS[family(model)], ms=5, lw=0.8, color=colour)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
-        axes.set_title(two_lines(label(model)))
-    unit = unit_of_time(horizon_days)
-    when = f"at {horizon_days / unit.days:.3g} {unit.name.lower()}"
-    label_axes(figure, panels, f"Predicted {quantity} {when}", f"Observed {quantity}")
-    return figure
-
-
-@mpl.rc_context(STYLE)
 def roc_over_time(table: pd.DataFrame, shown: list[str] | None = None) -> Figure:
     """Time-dependent AUC, a panel a model with its band; the other models in pale grey behind it.
 

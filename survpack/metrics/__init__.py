@@ -1,4 +1,4 @@
-"""Scores of a `Prognosis`: does it rank, is it calibrated, how far off are the days.
+"""Scores of a `Prognosis`: does it rank, is it calibrated, how far off are the days, does it part the groups.
 
 Every score takes `counts`, how often each patient (or row) is in the sample: ones for the sample itself, a
 matrix of resamples for its bootstrap, which then costs one matrix product instead of hundreds of calls.
@@ -7,26 +7,126 @@ A score that is not defined (no event, no comparable pair, no valid time) is NaN
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from functools import cached_property
 
-from survpack.metrics.calibration import calibration_curve, calibration_smooth, ici, observed_risk
+import numpy as np
+import pandas as pd
+
+from survpack.metrics.calibration import (
+    calibration_band,
+    calibration_curve,
+    calibration_intercept,
+    calibration_slope,
+    d_calibration,
+    ici,
+    observed_risk,
+)
 from survpack.metrics.censoring import censoring_reach, uno_weights
-from survpack.metrics.days import mae_days, r2
-from survpack.metrics.parts import counts_of, integral, mean_defined
-from survpack.metrics.probability import brier, ibs_null
-from survpack.metrics.ranking import auc_over_time, concordance, cumulative_auc
+from survpack.metrics.days import mae_days, mae_hinge, mae_ipcw, mae_pseudo, r2, r2_ipcw
+from survpack.metrics.decision import decision_curve, net_benefit
+from survpack.metrics.groups import hazard_ratio, logrank_p, rmst, rmst_difference
+from survpack.metrics.parts import counts_of, integral, mean_defined, ratio
+from survpack.metrics.probability import brier, brier_at, ibs_null, null_survival
+from survpack.metrics.ranking import auc_at, auc_over_time, concordance, cumulative_auc
 from survpack.metrics.sample import Sample, survival_at, valid_times
+from survpack.prognosis import Prognosis
 
 __all__ = [
-    "METRICS", "Sample", "auc_over_time", "brier", "calibration_curve", "calibration_smooth", "censoring_reach",
-    "concordance", "cumulative_auc", "ibs_null", "ici", "mae_days", "observed_risk", "r2", "scores", "survival_at",
-    "uno_weights", "valid_times",
+    "CALIBRATION", "DAYS", "GROUPS", "METRICS", "PROBABILITY", "RANKING", "Sample", "auc_at", "auc_over_time", "brier",
+    "brier_at",
+    "calibration_band", "calibration_curve", "calibration_intercept", "calibration_slope", "censoring_reach", "concordance", "cumulative_auc",
+    "d_calibration", "decision_curve", "ibs_null", "ici", "logrank_p", "mae_days", "net_benefit", "observed_risk",
+    "p_values", "r2", "rmst", "scores", "survival_at", "uno_weights", "valid_times",
 ]  # fmt: skip
-METRICS = ("harrell_c", "uno_c", "auc", "ibs", "ici", "mae_days", "r2")
+RANKING = ("harrell_c", "uno_c", "auc")
+PROBABILITY = ("brier", "ibs", "ibs_skill")
+CALIBRATION = ("calibration_intercept", "calibration_slope", "ici")
+DAYS = ("mae_days", "mae_hinge", "mae_ipcw", "mae_pseudo", "r2", "r2_ipcw")
+GROUPS = ("hazard_ratio", "rmst_difference")
+METRICS = (*RANKING, *PROBABILITY, *CALIBRATION, *DAYS, *GROUPS)
 
 
-def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=METRICS) -> dict:
-    """All seven scores of one split.
+@dataclass(frozen=True)
+class _Asked:
+    """Predictions and outcomes of one split, and what several scores share of them."""
+
+    prognosis: Prognosis
+    sample: Sample
+    train: pd.DataFrame
+    horizon: float
+    counts: np.ndarray
+
+    @property
+    def outcome(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.sample.time_days, self.sample.event
+
+    @cached_property
+    def grid(self) -> np.ndarray:
+        return valid_times(self.prognosis.times, self.sample.time_days, self.train)
+
+    @cached_property
+    def survival(self) -> np.ndarray:
+        return survival_at(self.prognosis, self.grid)
+
+    @cached_property
+    def at_horizon(self) -> np.ndarray:
+        """Predicted risk by the horizon."""
+        return 1 - survival_at(self.prognosis, [self.horizon])[:, 0]
+
+    @cached_property
+    def ibs(self) -> np.ndarray:
+        return self._integrated(self.survival)
+
+    @cached_property
+    def ibs_null(self) -> np.ndarray:
+        return self._integrated(null_survival(self.sample, self.grid, self.train))
+
+    @property
+    def high(self) -> np.ndarray:
+        """Who is called high risk; nobody where the predictions do not say."""
+        return self.prognosis.table.get("high_risk", pd.Series(False, self.prognosis.table.index)).to_numpy(bool)
+
+    def _integrated(self, survival: np.ndarray):
+        return integral(brier(*self.outcome, survival, self.grid, self.train, counts=self.counts), self.grid)
+
+
+def _ranked(one: _Asked, **weights):
+    return concordance(*one.outcome, one.sample.risk, groups=one.sample.groups, counts=one.counts, **weights)
+
+
+def _auc(one: _Asked):
+    auc = cumulative_auc(
+        *one.outcome, 1 - one.survival, one.grid, one.train, groups=one.sample.groups, counts=one.counts
+    )
+    return mean_defined(auc)
+
+
+SCORES = {
+    "harrell_c": _ranked,
+    "uno_c": lambda one: _ranked(one, case_weights=uno_weights(one.sample.time_days, one.train)),
+    "auc": _auc,
+    "brier": lambda one: brier_at(*one.outcome, 1 - one.at_horizon, one.horizon, one.train, counts=one.counts),
+    "ibs": lambda one: one.ibs,
+    "ibs_skill": lambda one: 1 - ratio(one.ibs, one.ibs_null),
+    "calibration_intercept": lambda one: calibration_intercept(
+        *one.outcome, one.at_horizon, one.horizon, counts=one.counts
+    ),
+    "calibration_slope": lambda one: calibration_slope(*one.outcome, one.at_horizon, one.horizon, counts=one.counts),
+    "ici": lambda one: ici(*one.outcome, one.at_horizon, one.horizon, counts=one.counts),
+    "mae_days": lambda one: mae_days(*one.outcome, one.sample.days, counts=one.counts),
+    "mae_hinge": lambda one: mae_hinge(*one.outcome, one.sample.days, counts=one.counts),
+    "mae_ipcw": lambda one: mae_ipcw(*one.outcome, one.sample.days, one.train, counts=one.counts),
+    "mae_pseudo": lambda one: mae_pseudo(*one.outcome, one.sample.days, one.train, counts=one.counts),
+    "r2": lambda one: r2(*one.outcome, one.sample.days, counts=one.counts),
+    "r2_ipcw": lambda one: r2_ipcw(*one.outcome, one.sample.days, one.train, counts=one.counts),
+    "hazard_ratio": lambda one: hazard_ratio(*one.outcome, one.high, counts=one.counts),
+    "rmst_difference": lambda one: rmst_difference(*one.outcome, one.high, one.horizon, counts=one.counts),
+}
+
+
+def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=None) -> dict:
+    """Scores of one split.
 
     Parameters
     ----------
@@ -36,34 +136,31 @@ def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=M
         `patient_id`, `time_days`, `event` of the scored and of the development patients; censoring weights are
         estimated on the latter. In cross-validation a patient is so part of his own weight, which is one in many.
     horizon : float, days
-        Of calibration.
+        Of the Brier score, calibration and restricted means.
     counts : ndarray of int, shape (..., patients), optional
         How often each patient, in order of id, is in the sample.
-    metrics : sequence of str
-        Which of `METRICS` to compute.
+    metrics : sequence of str, optional
+        Which of `METRICS` to compute; all that the predictions allow if None: `GROUPS` need a column `high_risk`.
 
     Returns
     -------
     dict
         Metric to float; to an array of shape (...,) where `counts` is given.
     """
+    if metrics is None:
+        metrics = [name for name in METRICS if name not in GROUPS or "high_risk" in prognosis.table]
     sample = Sample.of(prognosis, outcome)
     rows = counts_of(None if counts is None else np.asarray(counts)[..., sample.patient], len(sample.patient))
-    time, event, groups = sample.time_days, sample.event, sample.groups
-    grid = valid_times(prognosis.times, time, train_outcome)
-    survival = survival_at(prognosis, grid)
-    compute = {
-        "harrell_c": lambda: concordance(time, event, sample.risk, groups=groups, counts=rows),
-        "uno_c": lambda: concordance(
-            time, event, sample.risk, groups=groups, counts=rows, case_weights=uno_weights(time, train_outcome)
-        ),
-        "auc": lambda: mean_defined(
-            cumulative_auc(time, event, 1 - survival, grid, train_outcome, groups=groups, counts=rows)
-        ),
-        "ibs": lambda: integral(brier(time, event, survival, grid, train_outcome, counts=rows), grid),
-        "ici": lambda: ici(time, event, 1 - survival_at(prognosis, [horizon])[:, 0], horizon, counts=rows),
-        "mae_days": lambda: mae_days(time, event, sample.days, counts=rows),
-        "r2": lambda: r2(time, event, sample.days, counts=rows),
-    }
-    found = {name: compute[name]() for name in metrics}
+    asked = _Asked(prognosis, sample, train_outcome, horizon, rows)
+    found = {name: SCORES[name](asked) for name in metrics}
     return found if counts is not None else {name: float(value) for name, value in found.items()}
+
+
+def p_values(prognosis, outcome) -> dict[str, float]:
+    """Of D-calibration (small: the curves are wrong) and of the log-rank test (small: the groups differ)."""
+    sample = Sample.of(prognosis, outcome)
+    asked = _Asked(prognosis, sample, outcome, np.nan, np.ones(len(sample.risk)))
+    return {
+        "d_calibration": d_calibration(prognosis.survival, prognosis.times, *asked.outcome)["p"],
+        "logrank": logrank_p(*asked.outcome, asked.high),
+    }

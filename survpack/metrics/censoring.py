@@ -35,12 +35,16 @@ def uno_weights(time_days, train_outcome, tau=None) -> np.ndarray:
 def inverse_weights(train_outcome, times):
     """1 / G(t), held at its last trusted value."""
     times = np.minimum(times, censoring_reach(train_outcome))
-    return 1 / step(*kaplan_meier(train_outcome, of_censoring=True), times)
+    uncensored = step(*kaplan_meier(train_outcome, of_censoring=True), times)
+    return 1 / np.maximum(uncensored, LEAST_UNCENSORED)  # lower only where nearly all are censored on day 0
 
 
 def kaplan_meier(outcome, of_censoring=False):
+    """Days and the share still alive (uncensored) after each; both empty where there is nobody."""
     from sksurv.nonparametric import kaplan_meier_estimator
 
+    if not len(outcome):
+        return np.array([]), np.array([])
     event, time = outcome["event"].to_numpy(bool), outcome["time_days"].to_numpy(float)
     return kaplan_meier_estimator(event, time, reverse=of_censoring)
 

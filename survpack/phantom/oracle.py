@@ -125,6 +125,45 @@ def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray, counts) -> np.ndar
         return (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
 
 
+def coverage_true(bounds: pd.DataFrame, truth: pd.DataFrame) -> dict:
+    """The exact probability of outliving the bounds, averaged over these patients.
+
+    Days are recorded rounded up (`shared.observed`), so a bound of L is kept by who lives past ceil(L) - 1.
+
+    Parameters
+    ----------
+    bounds : DataFrame
+        `patient_id`, `bound_days`.
+    truth : DataFrame
+        `patient_id`, `linear_predictor`, `weibull_shape`, `weibull_scale_days`.
+
+    Returns
+    -------
+    dict
+        `estimate`, and `highest_risk`: that of the quarter whose hazard is highest, which no marginal guarantee
+        protects. There is no interval: nothing is sampled.
+    """
+    known = truth.set_index("patient_id").loc[bounds["patient_id"]]
+    past = (np.ceil(bounds["bound_days"].to_numpy(float)) - 1).clip(0)
+    risk = known["linear_predictor"].to_numpy(float)
+    shape, scale = known["weibull_shape"].to_numpy(float), known["weibull_scale_days"].to_numpy(float)
+    alive = np.exp(-((past / scale) ** shape) * np.exp(risk))
+    return {"estimate": float(alive.mean()), "highest_risk": float(alive[risk >= np.quantile(risk, 0.75)].mean())}
+
+
+def covered(study, bounds: pd.DataFrame) -> dict | None:
+    """`coverage_true` of bounds already made; None where the cohort is no phantom.
+
+    Parameters
+    ----------
+    study : Study
+    bounds : DataFrame
+        `conformal.lower_bounds`.
+    """
+    path = study.paths.truth
+    return coverage_true(bounds, pd.read_parquet(path)) if path.exists() else None
+
+
 def with_oracle(predictions: pd.DataFrame, study) -> pd.DataFrame:
     """Predictions at landmarks, and beside them the risks that generated the outcomes, where the cohort is a phantom.
 

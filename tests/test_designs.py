@@ -1,0 +1,404 @@
+"""Nobody is on both sides of any plan, what is learnt stays inside it, and its scores are those of other libraries."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from survpack import designs
+from survpack import designs_scores as scores
+from survpack.designs import BY_SITE, EXTERNAL, REPEATED, TEMPORAL
+from survpack.figures.designs import by_design, spread
+from survpack.study import Study
+
+CHART = {"models": ["volume", "clinical-cox"], "repeats": 1, "network_repeats": 1, "folds": 2, "seeds": 2}
+
+
+@pytest.fixture
+def choice(params):
+    asked = params.designs.model_copy(update=CHART)
+    few = params.scores.model_copy(update={"bootstrap": 40})
+    return params.model_copy(update={"designs": asked, "scores": few, "cohorts": ["toy"]})
+
+
+@pytest.fixture
+def study(tmp_path, study_of, make_patients, choice) -> Study:
+    return replace(study_of(tmp_path / "toy", make_patients(90, voxels=8)), params=choice)
+
+
+@pytest.fixture
+def other(tmp_path, study_of, make_patients, choice) -> Study:
+    made = study_of(tmp_path / "other", make_patients(120, seed=5, voxels=8))
+    return replace(made, name="elsewhere", params=choice)
+
+
+def changed(study: Study, edit, dictionary=None) -> Study:
+    """The same study after `edit` of its participants table, read again."""
+    splits, table = study.splits, edit(study.cohort.participants.copy())
+    known = study.cohort.dictionary if dictionary is None else dictionary
+    replace(study.cohort, participants=table, dictionary=known).save(study.paths.cohort)
+    splits.to_parquet(study.paths.cohort / "splits.parquet")
+    return Study(study.name, study.params, study.paths)
+
+
+def asking(study: Study, **update) -> Study:
+    params = study.params
+    return replace(study, params=params.model_copy(update={"designs": params.designs.model_copy(update=update)}))
+
+
+def exchanged(study: Study, ids) -> Study:
+    """The outcomes of `ids` turned over among them."""
+
+    def edit(table):
+        table = table.set_index("patient_id")
+        for column in ("time_days", "event"):
+            table.loc[ids, column] = table.loc[ids[::-1], column].to_numpy()
+        return table.reset_index()
+
+    return changed(study, edit)
+
+
+def with_dates(table):
+    """A later scan with every row of the table."""
+    return table.assign(baseline_date=pd.date_range("2010-01-01", periods=len(table), freq="30D").strftime("%Y-%m-%d"))
+
+
+def rows_of(predictions, design, model):
+    return predictions[(predictions["design"] == design) & (predictions["model"] == model)]
+
+
+# --- plans -------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10_000), folds=st.integers(2, 6))
+@settings(max_examples=15)
+def test_a_repeat_holds_each_development_patient_once_and_the_test_set_never(make_study, seed, folds):
+    choice = make_study.params.designs.model_copy(update={"seed": seed, "folds": folds})
+    plans = designs.repeated(make_study, choice)
+    for repeat in range(choice.repeats):
+        held = [one for plan in plans if plan.repeat == repeat for one in plan.held]
+        assert sorted(held) == sorted(make_study.development)
+    for plan in plans:
+        assert not set(plan.train) & set(plan.held)
+        assert set(plan.train) | set(plan.held) == set(make_study.development)
+    events = [int(make_study.outcome(plan.held)["event"].sum()) for plan in plans]
+    assert max(events) - min(events) <= 1
+
+
+@pytest.fixture(scope="module")
+def make_study(tmp_path_factory, make_patients, params):
+    """Only its outcome and splits are looked at: it is shared by all examples."""
+    from survpack.splits import make_splits
+
+    class Outcomes:
+        def __init__(self, table, choice):
+            self.table, self.params = table.set_index("patient_id"), choice
+            split = make_splits(table, folds=3, test_fraction=0.2, seed=1)
+            self.development = split.loc[split["split"] == "dev", "patient_id"].tolist()
+
+        def outcome(self, ids):
+            return self.table.loc[list(ids)]
+
+    asked = params.designs.model_copy(update={"repeats": 2})
+    return Outcomes(make_patients(70, voxels=8).outcome.reset_index(), params.model_copy(update={"designs": asked}))
+
+
+def test_repeats_are_other_splits(study):
+    study = asking(study, repeats=2)
+    first, second = (
+        {frozenset(plan.held) for plan in designs.repeated(study, study.params.designs) if plan.repeat == repeat}
+        for repeat in range(2)
+    )
+    assert not first & second
+
+
+def test_a_site_left_out_is_whole_and_teaches_nothing(study):
+    plans = designs.by_site(study)
+    assert [plan.left_out for plan in plans] == ["0", "1"]
+    for plan in plans:
+        assert set(study.sites.loc[list(plan.held)]) == {plan.left_out}
+        assert plan.left_out not in set(study.sites.loc[list(plan.train)])
+        assert set(plan.held) | set(plan.train) == set(study.development)
+
+
+def test_one_site_gives_no_plan_but_a_sentence(study):
+    alone = changed(study, lambda table: table.assign(site="Montreal"))
+    assert designs.by_site(alone) == []
+    assert "one site (Montreal)" in designs.absent(alone)[BY_SITE]
+
+
+def test_a_small_site_is_learnt_from_and_never_left_out(study):
+    few = study.development[:4]
+    moved = changed(study, lambda table: table.assign(site=table["site"].where(~table["patient_id"].isin(few), "tiny")))
+    plans = designs.by_site(moved)
+    assert [plan.left_out for plan in plans] == ["0", "1"]
+    assert all(set(few) <= set(plan.train) for plan in plans)
+
+
+def test_the_latest_quarter_comes_after_all_that_teach(study):
+    dated = changed(study, with_dates)
+    (plan,) = designs.temporal(dated)
+    date = dated.cohort.participants.set_index("patient_id")["baseline_date"]
+    assert date.loc[list(plan.train)].max() < date.loc[list(plan.held)].min()
+    assert len(plan.held) == pytest.approx(len(study.development) / 4, abs=1)
+    assert set(plan.held) | set(plan.train) == set(study.development)
+
+
+def test_years_as_numbers_are_dates_too(study):
+    dated = changed(study, lambda table: table.assign(baseline_date=np.arange(len(table)) // 9 + 2010.0))
+    (plan,) = designs.temporal(dated)
+    year = dated.cohort.participants.set_index("patient_id")["baseline_date"]
+    assert year.loc[list(plan.train)].max() < year.loc[list(plan.held)].min()
+
+
+@pytest.mark.parametrize("column", [None, "not a day"])
+def test_without_dates_there_is_no_temporal_plan_but_a_sentence(study, column):
+    undated = study if column is None else changed(study, lambda table: table.assign(baseline_date=column))
+    assert designs.temporal(undated) == []
+    assert "baseline_date" in designs.absent(undated)[TEMPORAL]
+
+
+def test_cohorts_share_what_has_one_meaning_and_nothing_else(study, other):
+    dictionary = {
+        "age": {"kind": "numeric", "unit": "months"},
+        "fitness": {"kind": "ordered", "levels": ["good", "fair", "poor"]},
+        "sex": {"kind": "categorical", "levels": ["male", "female"]},
+        "primary": {"kind": "categorical", "levels": ["lung", "other"]},
+    }
+    unlike = changed(other, lambda table: table, dictionary)
+    assert set(designs.shared(study, unlike)) == {"sex", "tumour_ml", "oedema_to_tumour", "sphericity"}
+    assert {"age", "fitness", "sex", "primary"} <= set(designs.shared(study, other))
+
+
+# --- fits --------------------------------------------------------------------------------------------------------
+
+
+def test_outcomes_of_the_site_left_out_change_no_prediction_of_it(study):
+    plan = designs.by_site(study)[0]
+    before = designs.fit_designs(study)
+    after = designs.fit_designs(exchanged(study, list(plan.held)))
+    for model in study.params.designs.models:
+        one, two = (
+            rows_of(table, BY_SITE, model)[lambda rows: rows["left_out"] == "0"]["risk"].to_numpy()
+            for table in (before, after)
+        )
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_finished_fit_is_not_fitted_again_and_a_killed_run_goes_on(study, monkeypatch):
+    done, real = [], designs._fit_one
+
+    def killed(*arguments):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+        done.append(arguments[2])
+
+    monkeypatch.setattr(designs, "_fit_one", killed)
+    with pytest.raises(KeyboardInterrupt):
+        designs.fit_designs(study)
+    again = []
+    monkeypatch.setattr(designs, "_fit_one", lambda *arguments: (again.append(arguments[2]), real(*arguments)))
+    first = designs.fit_designs(study)
+    assert len(again) == len(designs.fits(study, designs.plans(study))) - 3
+    assert not set(again) & set(done)
+    again.clear()
+    pd.testing.assert_frame_equal(designs.fit_designs(study), first)
+    assert again == []
+
+
+def test_another_choice_of_the_models_meets_no_stale_fit(study):
+    stiff = study.params.classical.model_copy(update={"ridge": 1000.0})
+    before = designs.fit_designs(study)
+    after = designs.fit_designs(replace(study, params=study.params.model_copy(update={"classical": stiff})))
+    risk = [rows_of(table, REPEATED, "clinical-cox")["risk"].std() for table in (before, after)]
+    assert risk[1] < 0.5 * risk[0]
+
+
+def test_networks_have_fewer_repeats_and_more_seeds_and_the_seeds_differ(study, tiny_encoder):
+    study = asking(study, models=["volume", "hybrid-tiny-cox"], repeats=2)
+    predictions = designs.fit_designs(study)
+    network, plain = (rows_of(predictions, REPEATED, model) for model in ("hybrid-tiny-cox", "volume"))
+    assert sorted(zip(network["repeat"], network["seed"], strict=True))[0] == (0, 0)
+    assert set(zip(network["repeat"], network["seed"], strict=True)) == {(0, 0), (0, 1)}
+    assert set(zip(plain["repeat"], plain["seed"], strict=True)) == {(0, 0), (1, 0)}
+    by_seed = network.pivot(index="patient_id", columns="seed", values="risk")
+    assert (by_seed[0] - by_seed[1]).abs().max() > 1e-6
+    assert not rows_of(predictions, BY_SITE, "hybrid-tiny-cox")["seed"].any()
+
+
+def test_a_date_is_no_predictor(study):
+    dictionary = study.cohort.dictionary | {"baseline_date": {"kind": "numeric"}}
+    plain = designs.fit_designs(study)
+    year = np.random.default_rng(0).integers(2000, 2020, len(study.cohort.participants)).astype(float)
+    dated = designs.fit_designs(changed(study, lambda table: table.assign(baseline_date=year), dictionary))
+    one, two = (rows_of(table, REPEATED, "clinical-cox")["risk"].to_numpy() for table in (plain, dated))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_combat_has_nothing_to_level_where_one_site_is_left_to_learn_from(study):
+    study = asking(study, models=["radiomics-coxnet"])
+    found = scores.harmonisation(designs.fit_designs(study), study)
+    assert found["difference"]["harrell_c"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_combat_reaches_the_fits_where_two_sites_teach(study):
+    study = changed(study, lambda table: table.assign(site=(np.arange(len(table)) % 3).astype(str)))
+    study = asking(study, models=["radiomics-coxnet"])
+    features = study.biomarkers.features.drop(columns="tumour_ml")  # which would stand in for the shifted one
+    shifted = features.assign(rad_planted=features["rad_planted"] + 6.0 * (study.sites == "1"))
+    replace(study.biomarkers, features=shifted).save(study.paths.biomarkers)
+    study = Study(study.name, study.params, study.paths)
+    predictions = designs.fit_designs(study)
+    site = predictions[(predictions["design"] == BY_SITE) & (predictions["left_out"] == "0")]
+    levelled, raw = (site[site["harmonised"] == how]["risk"].to_numpy() for how in (True, False))
+    assert np.abs(levelled - raw).max() > 1e-3
+
+
+def test_what_another_cohort_teaches_is_the_ridge_cox_of_the_shared_columns(study, other):
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+    only = {name: {"kind": "categorical", "levels": [name]} for name in ("fitness", "sex", "primary")}
+    unlike = changed(other, lambda table: table, other.cohort.dictionary | only)
+    for one in (study, unlike):  # two numbers are shared, and age is
+        kept = one.biomarkers.features.drop(columns=["oedema_to_tumour", "sphericity"])
+        replace(one.biomarkers, features=kept).save(one.paths.biomarkers)
+    study, unlike = (Study(one.name, one.params, one.paths) for one in (study, unlike))
+    assert designs.shared(study, unlike) == ["age", "tumour_ml"]
+
+    def numbers(patients):
+        return np.column_stack([patients.clinical["age"], np.log(patients.biomarkers["tumour_ml"])]).astype(float)
+
+    train, held = unlike.patients.take(sorted(unlike.development)), study.patients.take(sorted(study.development))
+    middle = np.nanmedian(numbers(train), axis=0)
+    seen, unseen = (np.where(np.isnan(each), middle, each) for each in (numbers(train), numbers(held)))
+    scale = seen.mean(axis=0), seen.std(axis=0)
+    cox = CoxPHSurvivalAnalysis(alpha=study.params.classical.ridge).fit((seen - scale[0]) / scale[1], train.target)
+    found = rows_of(designs.fit_designs(study, [unlike]), EXTERNAL, designs.SHARED)
+    assert found["patient_id"].tolist() == sorted(study.development)
+    np.testing.assert_allclose(found["risk"], cox.predict((unseen - scale[0]) / scale[1]), rtol=1e-8)
+
+
+def test_nothing_is_scored_where_two_cohorts_do_not_share_it(study, other):
+    months = other.cohort.dictionary | {"age": {"kind": "numeric", "unit": "months"}}
+    unlike = changed(other, lambda table: table, months)
+    predictions = designs.fit_designs(study, [unlike])
+    assert set(predictions.loc[predictions["design"] == EXTERNAL, "model"]) == {"volume", designs.SHARED}
+
+
+# --- scores ------------------------------------------------------------------------------------------------------
+
+
+def test_one_plan_scores_as_lifelines_does(study, other):
+    from lifelines.utils import concordance_index
+
+    predictions = designs.fit_designs(study, [other])
+    scored = scores.score(scores.usual(predictions, study), study).set_index(["design", "model", "metric"])
+    rows = rows_of(predictions, EXTERNAL, designs.SHARED)
+    outcome = study.outcome(rows["patient_id"])
+    expected = concordance_index(outcome["time_days"], -rows["risk"], outcome["event"])
+    found = scored.loc[(EXTERNAL, designs.SHARED, "harrell_c")]
+    assert found["estimate"] == pytest.approx(expected, abs=1e-12)
+    assert found["low"] < expected < found["high"]
+    assert found["patients"] == len(rows)
+
+
+def test_telling_the_same_twice_makes_nobody_surer(study):
+    """A patient is resampled with all that was said of him: repeats are no new patients."""
+    once = scores.usual(designs.fit_designs(asking(study, models=["volume"])), study)
+    once = once[once["design"] == REPEATED]
+    twice = pd.concat([once, once.assign(repeat=1)], ignore_index=True)
+    one, two = (scores.score(table, study)[["estimate", "low", "high"]].to_numpy(float) for table in (once, twice))
+    np.testing.assert_allclose(one, two, atol=1e-10)
+
+
+def test_scores_fold_by_fold_are_of_the_fold_alone(study):
+    from lifelines.utils import concordance_index
+
+    study = asking(study, repeats=2, models=["clinical-cox"])
+    predictions = designs.fit_designs(study)
+    folds = scores.by_fold(predictions, study)
+    rows = rows_of(predictions, REPEATED, "clinical-cox").query("repeat == 1 and fold == 1")
+    outcome = study.outcome(rows["patient_id"])
+    found = rows_of(folds, REPEATED, "clinical-cox").query("repeat == 1 and fold == 1 and metric == 'harrell_c'")
+    assert found["value"].item() == pytest.approx(
+        concordance_index(outcome["time_days"], -rows["risk"], outcome["event"]), abs=1e-12
+    )
+    assert (found["n"].item(), found["n_train"].item()) == (len(rows), len(study.development) - len(rows))
+
+
+def fold_table(gain: float, noise: float) -> pd.DataFrame:
+    """25 folds of the reference and of a model that is better by `gain`."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for repeat in range(5):
+        for fold in range(5):
+            value = rng.normal(0.6, 0.05)
+            for model, own in (("clinical-cox", value), ("volume", value + gain + rng.normal(0, noise))):
+                rows.append({"model": model, "design": REPEATED, "source": "", "repeat": repeat, "seed": 0,
+                             "fold": fold, "metric": "harrell_c", "value": own, "n": 24, "n_train": 95})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_corrected_test_is_less_sure_than_a_t_test_over_folds():
+    """Its interval is wider by the square root of 1 + folds * n_test / n_train: the closed form of the correction."""
+    from scipy.stats import ttest_1samp
+
+    folds = fold_table(0.03, 0.05)
+    wide = folds.pivot(index=["repeat", "fold"], columns="model", values="value")
+    plain = ttest_1samp(wide["volume"] - wide["clinical-cox"], 0).confidence_interval()
+    (row,) = scores.against_reference(folds).to_dict("records")
+    assert row["model"] == "volume"
+    assert row["folds"] == 25
+    assert row["estimate"] == pytest.approx((wide["volume"] - wide["clinical-cox"]).mean())
+    wider = (row["high"] - row["low"]) / (plain.high - plain.low)
+    assert wider == pytest.approx(np.sqrt(1 + 25 * 24 / 95), rel=0.02)
+
+
+def test_a_difference_is_shown_only_where_it_is_sure():
+    assert scores.reading(scores.against_reference(fold_table(0.10, 0.02))).endswith(": shown (25 folds)")
+    assert scores.reading(scores.against_reference(fold_table(0.01, 0.05))).endswith("not shown (25 folds)")
+    nothing = fold_table(0.1, 0.02).query("model == 'volume'")
+    assert scores.reading(scores.against_reference(nothing)).startswith("Nothing is compared")
+
+
+def test_the_spreads_are_of_folds_splits_and_seeds(study):
+    """Planted: splits differ by 0.04, seeds by 0.02, folds by 0.1."""
+    rows = []
+    for repeat, seed in ((0, 0), (0, 1), (1, 0)):
+        for fold in range(2):
+            value = 0.6 + 0.04 * repeat + 0.02 * seed + 0.1 * fold
+            rows.append({"model": "hybrid", "design": REPEATED, "source": "", "repeat": repeat, "seed": seed,
+                         "fold": fold, "metric": "harrell_c", "value": value, "n": 10, "n_train": 10})  # fmt: skip
+    interval = {"estimate": 0.66, "low": 0.5, "high": 0.8, "patients": 20, "events": 9}
+    scored = pd.DataFrame([{"design": REPEATED, "source": "", "model": "hybrid", "metric": "harrell_c", **interval}])
+    (row,) = scores.spread(pd.DataFrame(rows), scored).to_dict("records")
+    assert (row["low"], row["high"]) == (0.5, 0.8)
+    assert row["split_sd"] == pytest.approx(0.04 / np.sqrt(2))
+    assert row["seed_sd"] == pytest.approx(0.02 / np.sqrt(2))
+    assert row["fold_sd"] == pytest.approx(0.1 / np.sqrt(2))
+
+
+def test_what_is_kept_is_json_and_every_design_is_in_it_or_said_to_be_absent(study, other):
+    predictions = designs.fit_designs(study, [other])
+    usual, folds = scores.usual(predictions, study), scores.by_fold(predictions, study)
+    scored = scores.score(usual, study)
+    sites = scores.score(usual[usual["design"] == BY_SITE], study, by=("left_out", "model"))
+    missing = designs.absent(study, [other])
+    kept = scores.as_json(
+        scored, scores.against_reference(folds), {}, scores.spread(folds, scored), missing, sites
+    )  # fmt: skip
+    kept = json.loads(json.dumps(kept, allow_nan=False))
+    assert set(kept["designs"]) == {REPEATED, BY_SITE, "external elsewhere"}
+    assert set(kept["absent"]) == {TEMPORAL}
+    assert set(kept["sites"]) == {"0", "1"}
+    assert kept["spread"]["clinical-cox"]["seed_sd"] is None
+    shown = scores.table(scored)
+    assert list(shown.columns) == ["Model", "Repeated cross-validation", "One site left out", "Trained on elsewhere"]
+    assert [axes.get_title(loc="left").replace("\n", " ") for axes in by_design(scored).axes] == list(shown.columns[1:])
+    drawn = spread(scores.spread(folds, scored)).axes[0]
+    assert [one.get_text() for one in drawn.get_yticklabels()] == ["Tumour volume alone", "Clinical, Cox"]
