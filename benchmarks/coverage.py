@@ -22,7 +22,7 @@ from scipy.stats import binomtest, rankdata
 from tqdm import tqdm
 
 from survpack import paths
-from survpack.inference import bootstrap
+from survpack.inference import bootstrap, folds_of
 from survpack.metrics import brier_at, censoring_reach, concordance, scores, survival_at, valid_times
 from survpack.phantom.shared import FollowUp, Weibull
 from survpack.prognosis import Prognosis, time_grid
@@ -129,7 +129,7 @@ def held(setting: Setting, exact: Truth, patients: int, repeats: int, confidence
     train = outcome if setting.cross_validated else drawn(setting, patients, [*seed, 1]).outcome()
     said = prognosis(cohort, exact.times, 5 if setting.cross_validated else 1)
     score = partial(_scored, said, outcome, train)
-    found = bootstrap(score, patients, repeats=repeats, confidence=confidence, seed=seed[-1])
+    found = bootstrap(score, patients, repeats=repeats, confidence=confidence, seed=seed[-1], strata=folds_of(said))
     grid = valid_times(exact.times, cohort.time_days, train)
     right = exact.of(grid, censoring_reach(train))
     # no interval holds nothing

@@ -97,7 +97,7 @@ def _score(given) -> None:
     from survpack import scoring
 
     page = scoring.report(given.predictions, given.cohort, test=given.test)
-    print((page.parent / "scores.md").read_text())
+    print((page.parent / "scores.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
 
 

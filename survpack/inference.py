@@ -21,26 +21,41 @@ MOST_UNDEFINED = 0.2  # share of resamples without a score above which there is 
 MOST_PARTS = 250  # patients left out in turn; of more, as many parts: the acceleration is a sum of cubes, and small
 
 
-def resamples(patients: int, *, repeats: int, seed: int) -> np.ndarray:
+def resamples(patients: int, *, repeats: int, seed: int, strata=None) -> np.ndarray:
     """How often each patient is drawn when as many are drawn with replacement.
 
-    The same seed and number of patients give the same resamples, which is what pairs two models.
+    The same seed, number of patients and strata give the same resamples, which is what pairs two models.
+
+    Parameters
+    ----------
+    patients, repeats, seed : int
+    strata : array, shape (patients,), optional
+        As many are drawn of each value as there are: of folds, which are as large in every cross-validation.
 
     Returns
     -------
     ndarray of int, shape (repeats, patients)
     """
-    return np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=repeats)
+    rng, counts = np.random.default_rng(seed), np.zeros((repeats, patients), int)
+    strata = np.zeros(patients) if strata is None else np.asarray(strata)
+    for inside in (np.flatnonzero(strata == one) for one in np.unique(strata)):
+        counts[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=repeats)
+    return counts
 
 
-def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: int) -> dict:
+def folds_of(prognosis: Prognosis) -> np.ndarray | None:
+    """Fold of each patient, in order of id; None where a patient is in several, as in repeated cross-validation."""
+    folds = prognosis.table.groupby("patient_id")["fold"]
+    return folds.first().to_numpy() if (folds.nunique() == 1).all() else None
+
+
+def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: int, strata=None) -> dict:
     """Intervals of scores by resampling patients, bias-corrected and accelerated (BCa).
 
     A patient keeps his fold and is resampled whole, drawn twice he counts twice. The models are not refitted and
     the censoring weights not re-estimated: the interval is that of these predictions.
     Efron 1987 (doi:10.1080/01621459.1987.10478410). How often they hold the truth is counted in benchmarks/coverage.py:
-    out of fold they are a little too wide (pairs of few patients a fold; weights from the scored patients), and of a
-    Brier score held out, where half are censored, too narrow (the weights' own error is not in them).
+    too seldom for a Brier score held out where half are censored (the weights' own error is not in them).
 
     Parameters
     ----------
@@ -51,6 +66,8 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
     confidence : float
         0.95 for a 95 % interval.
     seed : int
+    strata : array, shape (patients,), optional
+        See `resamples`.
 
     Returns
     -------
@@ -58,18 +75,19 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
         `{metric: {"estimate", "low", "high"}}`, floats or None. Undefined resamples are dropped; where more than
         `MOST_UNDEFINED` of them are, there is no interval.
     """
-    estimates, drawn, left_out = _resampled(score, patients, repeats, seed)
+    estimates, drawn, left_out = _resampled(score, patients, repeats, seed, strata)
     return {name: interval(estimates[name], drawn[name], confidence, left_out[name]) for name in estimates}
 
 
-def _resampled(score, patients: int, repeats: int, seed: int) -> tuple[dict, dict, dict]:
+def _resampled(score, patients: int, repeats: int, seed: int, strata=None) -> tuple[dict, dict, dict]:
     """Scores of the sample, of its resamples, and with each patient (or each of `MOST_PARTS` parts) left out."""
     if patients == 0:
         raise BadInput("bootstrap: no patient to resample, expected at least one; check the split of the predictions.")
     part = np.arange(patients) % MOST_PARTS
     without = (part != np.arange(min(patients, MOST_PARTS))[:, None]).astype(float)
     return tuple(
-        score(counts) for counts in (np.ones(patients), resamples(patients, repeats=repeats, seed=seed), without)
+        score(counts)
+        for counts in (np.ones(patients), resamples(patients, repeats=repeats, seed=seed, strata=strata), without)
     )
 
 
@@ -189,7 +207,8 @@ def paired_difference(
         )
         return {metric: a - b}
 
-    found = _resampled(difference, prognosis_a.table["patient_id"].nunique(), repeats, seed)
+    patients, strata = prognosis_a.table["patient_id"].nunique(), folds_of(prognosis_a)
+    found = _resampled(difference, patients, repeats, seed, strata)
     estimate, drawn, left_out = (one[metric] for one in found)
     told = interval(estimate, drawn, confidence, left_out)
     p = paired_p(drawn, estimate, left_out, confidence) if told["low"] is not None else None
@@ -361,7 +380,7 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
     splits = {split: {name: one.of(split) for name, one in prognoses.items()} for split in SPLITS}
     for split, models in splits.items():
         _check_side(models, set(dev_ids), split)
-        _same_patients(list(models.values()))
+        _same_patients([one for one in models.values() if len(one.table)])  # a locked test set is not there
     found = {split: {} for split in SPLITS}
     jobs = [(split, name, one) for split, models in splits.items() for name, one in models.items() if len(one.table)]
     for split, name, one in tqdm(jobs, desc=f"{cohort}: scores", mininterval=2):
@@ -372,6 +391,7 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
             repeats=params.bootstrap,
             confidence=params.confidence,
             seed=params.seed,
+            strata=folds_of(one),
         )
     return found
 

@@ -13,6 +13,15 @@ def known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
+def without_nan(tree):
+    """The same lists and dictionaries with None where a number is none: JSON has no NaN."""
+    if isinstance(tree, dict):
+        return {key: without_nan(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_nan(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def amount(value: float, digits: int = 0) -> str:
     """A true minus, no −0, thousands apart by a thin space."""
     text = f"{round(value, digits) + 0.0:,.{digits}f}".replace(",", "\u202f")

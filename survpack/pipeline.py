@@ -86,6 +86,8 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     params.choose(cohorts=cohorts, profile=profile)
     chosen = params.load()
     models.require_known(chosen)
+    for model in [*chosen.designs.models, chosen.designs.harmonised]:
+        models.build(model, chosen)  # refuses a name that does not exist
     for cohort in chosen.cohorts:
         adapters.preflight(cohort)
         _forget_changed(cohort, adapters.fingerprint(cohort))

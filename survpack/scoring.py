@@ -2,193 +2,180 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from survpack import adapters, figures, inference, metrics, paths, readings, tables
-from survpack.errors import BadInput
-from survpack.models import MODELS
+from survpack import adapters, figures, inference, metrics, outside, paths, readings, tables
+from survpack.outside import Outside, refuse
 from survpack.prognosis import Prognosis
 from survpack.render import by_pandoc
-from survpack.study import TEST_FOLD, Study
+from survpack.study import Study
 
-CURVE = re.compile(r"s_(\d+(?:\.\d+)?)")  # a column of survival curves: S at so many days
 BESIDE = ("age", "volume", "clinical-cox")  # of ours, where they were fitted: what any model has to beat
-NEAR = 0.9  # a curve speaks of the horizon if it is given there, or not earlier than this share of it
-RISING = 1e-6  # what rounding may do to a curve
-HEADS = {"cv": "Development patients", "test": "Held-out test set"}
+SIDES = {"cv": ("dev", "Development patients"), "test": ("test", "Held-out test set")}
+UNSEEN = (
+    "Whether the model has seen these patients in training, the file does not tell: only if it has not are these scores "
+    "what new patients would give. Concordance and AUC compare patients of one fold of the study, as for its own models."
+)
 
 
-class Outside(NamedTuple):
-    """Predictions from a file.
-
-    Attributes
-    ----------
-    prognosis : Prognosis
-        A patient of the test set has `split` "test", another the fold of the study. Without curves in the file, its
-        curves only rank; without `days`, its days are NaN-free but mean nothing: `metrics` leaves them out.
-    metrics : tuple of str
-        Which scores the columns allow.
-    notes : list of str
-        What was made of the columns, a sentence each.
-    """
-
-    prognosis: Prognosis
-    metrics: tuple[str, ...]
-    notes: list[str]
-
-
-def read(path: Path, study: Study) -> Outside:
-    """Predictions of an outside model, which is called as its file is.
+def report(path: Path, cohort: str, *, test: bool = False) -> Path:
+    """Write the scores of a file of predictions, and a page that shows them, to `reports/scored/<cohort>/<file>/`.
 
     Parameters
     ----------
     path : Path
-        CSV (or parquet, such as the study's own) with a row a patient: `patient_id`, and `risk` (higher is worse) or
-        `days` (predicted survival) or columns `s_180`, `s_365`, … (the probability of living beyond so many days),
-        or several of these.
-    study : Study
+        See `read`.
+    cohort : str
+    test : bool
+        Score the patients of the locked test set too: a reading that is logged.
+
+    Returns
+    -------
+    Path
+        Of the page; beside it `scores.json`, `scores.md` and the figures with what they were drawn from.
 
     Raises
     ------
     BadInput
-        For a file that is not a table, an unknown or repeated patient, a value that is none, or the name of a model
-        of the study.
+        As `read`; for a cohort that has not been read, too few events, or a part of the test set.
     """
-    path = Path(path)
-    model = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem)
-    if model in MODELS:
-        raise BadInput(f"{path}: '{model}' is a model of the study, expected a name of its own; rename the file.")
-    table = _table(path)
-    table, curves = _checked(path, table, study)
-    times = np.array(list(curves.values()))
-    survival = table[list(curves)].to_numpy(float)
-    folds = study.splits.set_index("patient_id")["fold"].loc[table["patient_id"]].to_numpy()
-    if "risk" in table:
-        risk, told = table["risk"], "The risk is column `risk`: higher is worse."
-    elif "days" in table:
-        risk, told = -table["days"], "There is no column `risk`: who has more `days` is at less risk."
-    else:
-        area = np.column_stack([np.ones(len(table)), survival[:, :-1]]) @ np.diff(times, prepend=0)
-        risk, told = -pd.Series(area), f"There is no column `risk`: who has more area under the curve up to {times[-1]:g} days is at less risk."  # fmt: skip
-    if not curves:  # they only rank, within a fold since a patient elsewhere changes nothing there
-        times = np.asarray(study.times)
-        survival = np.repeat(1 - risk.groupby(folds).rank(pct=True).to_numpy()[:, None], len(times), axis=1)
-    keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
-    made = table[["patient_id"]].assign(**keys, split=np.where(folds == TEST_FOLD, "test", "cv"), risk=risk)
-    made["days"] = table["days"] if "days" in table else 0.0
-    made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
-    allowed, notes = _allowed(table, curves, study.horizon_days)
-    return Outside(Prognosis(made, times), allowed, [told, *notes])
+    study = _study(cohort)
+    theirs = outside.read(path, study)
+    sides = _sides(path, study, theirs.prognosis, test)
+    told = [UNSEEN, *_test_set(study, theirs.prognosis, test)]  # logged before anything is scored
+    found = _scored(study, theirs, test)
+    for split, one in found.items():
+        if one["harrell_c"]["high"] is not None and one["harrell_c"]["high"] < 0.5:
+            told.append(f"{SIDES[split][1]}: the risk ranks backwards; check that higher is worse.")
+    beside = _differences(study, sides["cv"]) if "cv" in sides else []
+    notes = [*told, *theirs.notes]
+    text = _text(study, sides, found, beside, notes)
+    folder = paths.REPORTS / "scored" / cohort / theirs.prognosis.model
+    with paths.written_whole(folder) as part:  # the whole folder: nothing of an earlier file stays
+        study.save_json(part / "scores.json", {"scores": found, "beside": beside, "notes": notes})
+        (part / "scores.md").write_text(text, encoding="utf-8")
+        page = f'---\ntitle: "{figures.label(folder.name)} on {cohort}"\nlang: en-GB\n---\n\n{text}\n# Figures\n\n'
+        split, one = next(iter(sides.items()))
+        page += f"{SIDES[split][1]}.\n\n" + "\n\n".join(_figures(study, theirs, one, part))
+        (part / "report.html").write_text(by_pandoc(page), encoding="utf-8")
+    return folder / "report.html"
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """Read as text, so that ids keep their zeros and a column named twice is seen."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file, expected a CSV or parquet table of predictions; check its path.")
-    try:
-        if path.suffix == ".parquet":
-            return _parquet(path)
-        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # what pandas and pyarrow raise for what they cannot read
-        why = " ".join(str(error).split())[:120]
-        raise BadInput(f"{path}: not readable as a table ({why}); write it as CSV, with commas.") from None
-    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True)
+def _study(cohort: str) -> Study:
+    study = Study.open(cohort)
+    if not (study.paths.cohort / "splits.parquet").exists():
+        adapters.preflight(cohort)  # which says so if there is no such cohort
+        remedy = f'run `make report COHORTS="{cohort}"` first'
+        refuse(study.paths.cohort, "no patients there", f"those of cohort '{cohort}'", remedy)
+    return study
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    """In the study's own files `s_0`, `s_1`, … are numbered, and their days are in the metadata."""
-    table = pd.read_parquet(path)
-    import pyarrow.parquet as pq
-
-    times = json.loads((pq.read_schema(path).metadata or {}).get(b"times", b"[]"))
-    table = table.rename(columns={f"s_{k}": f"s_{days}" for k, days in enumerate(times)})
-    return table.reset_index(drop=table.index.name is None)
-
-
-def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The table with numbers in it, and its curve columns with their days, in order."""
-    curves = {name: float(found[1]) for name in table if (found := CURVE.fullmatch(str(name)))}
-    curves = dict(sorted(curves.items(), key=lambda one: one[1]))
-    names = ", ".join(map(str, table.columns))[:200] or "none"
-    twice = [*table.columns[table.columns.duplicated()], *pd.Series(curves)[lambda days: days.duplicated()].index]
-    if "patient_id" not in table or not (curves or {"risk", "days"} & set(table)):
-        raise BadInput(
-            f"{path}: columns {names} found, expected `patient_id` with `risk`, `days` or `s_180` (survival at 180 days), "
-            "separated by commas; name them so."
+def _sides(path: Path, study: Study, prognosis: Prognosis, test: bool) -> dict[str, Prognosis]:
+    """What is to be scored, by split; the test set whole or not at all, since half a reading is a reading."""
+    rows, held = prognosis.table["split"].value_counts(), (study.splits["split"] == "test").sum()
+    if test and rows.get("test", 0) < held:
+        found = f"{rows.get('test', 0)} of the {held} patients of the test set are predicted"
+        refuse(path, found, "all of them for `--test`", "predict the others too, or leave `--test` out")
+    sides = {split: prognosis.of(split) for split in SIDES if rows.get(split) and (test or split == "cv")}
+    events = [study.outcome(one.table["patient_id"])["event"].sum() for one in sides.values()]
+    if max(events, default=0) < 2:
+        found = f"{sum(events)} events among the {rows.get('cv', 0)} development patients predicted"
+        more = (
+            "predict more" if test or not rows.get("test") else "predict more, or add `--test`, which logs the reading"
         )
-    if twice:
-        raise BadInput(f"{path}: column `{twice[0]}` is there twice, expected it once; drop one of the two.")
-    table = table.assign(patient_id=table["patient_id"].astype(str).str.strip())
-    _check_patients(path, table["patient_id"], study)
-    for name in [*({"risk": 0, "days": 0}.keys() & set(table)), *curves]:
-        table[name] = _numbers(path, table, name, curves.get(name))
-    rises = (np.diff(table[list(curves)].to_numpy(float), axis=1) > RISING).any(axis=1)
-    if rises.any():
-        raise BadInput(
-            f"{path}: the survival curve of patient {table.loc[rises, 'patient_id'].iloc[0]} rises with time, expected it "
-            "to fall; check that the columns are S(t), not 1 - S(t), and their days."
-        )
-    return table, curves
+        refuse(path, found, "two at least", more)
+    return sides
 
 
-def _check_patients(path: Path, ids: pd.Series, study: Study) -> None:
-    known = set(study.splits["patient_id"])
-    strange, twice = ids[~ids.isin(known)], ids[ids.duplicated()]
-    if len(strange):
-        raise BadInput(
-            f"{path}: patient '{strange.iloc[0]}' ({len(strange)} of {len(ids)}) is not of cohort {study.name}, expected "
-            f"ids such as '{min(known)}'; write them as the cohort does (a spreadsheet drops leading zeros)."
-        )
-    if len(twice):
-        raise BadInput(f"{path}: patient {twice.iloc[0]} has several rows, expected one a patient; keep one.")
+def _test_set(study: Study, one: Prognosis, test: bool) -> list[str]:
+    """What is said of it; with `test` the reading is logged."""
+    left = int((one.table["split"] == "test").sum())
+    if not test:
+        told = f"{left} patients of the locked test set are left out; `--test` scores them, and logs the reading."
+        return [told] if left else []
+    sentence = readings.unlock(study.name, {one.model: one}, study.cohort.outcome, "again", by="outside").sentence
+    return [f"{sentence} The log is `data/readings/{study.name}.jsonl`, in which this reading is `{one.model}`."]
 
 
-def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd.Series:
-    """A column as numbers; `at` is the day of a column of curves."""
-    numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-    expected, bad = "a finite number", ~np.isfinite(numbers)
-    if name == "days":
-        expected, bad = "a number of days, 0 or more", bad | (numbers < 0)
-    elif at == 0:
-        expected, bad = "1, the survival at day 0 (a column is named by its days, as `s_180`)", bad | (numbers != 1)
-    elif at is not None:
-        expected, bad = "a probability from 0 to 1", bad | ~numbers.between(0, 1)
-    if bad.any():
-        first = table[bad].iloc[0]
-        raise BadInput(
-            f"{path}: `{name}` of patient {first['patient_id']} ({bad.sum()} in all) is '{first[name]}', expected "
-            f"{expected}; correct it."
-        )
-    return numbers
+def _scored(study: Study, theirs: Outside, test: bool) -> dict:
+    """`{split: {metric: interval}}` as the study scores its own, without what the columns do not allow."""
+    one, chosen = theirs.prognosis if test else theirs.prognosis.of("cv"), study.params.scores
+    found = inference.evaluate({"theirs": one}, study.cohort.participants, study.development, chosen, study.name)
+    return {
+        split: {name: models["theirs"][name] for name in theirs.metrics} for split, models in found.items() if models
+    }
 
 
-def _allowed(table: pd.DataFrame, curves: dict[str, float], horizon: float) -> tuple[tuple[str, ...], list[str]]:
-    """The scores that the columns allow, and a sentence on each choice."""
-    allowed, notes, days = {*metrics.RANKING}, [], list(curves.values())
-    if len(days) > 1:
-        allowed |= {"ibs", "ibs_skill"}
-        notes.append(
-            f"Curves are given at {len(days)} times from {days[0]:g} to {days[-1]:g} days: integrated scores, and the AUC "
-            "over time, are means over those of them within follow-up, and compare only with curves given there."
-        )
-    if any(NEAR * horizon <= day <= horizon for day in days):
-        allowed |= {"brier", *metrics.CALIBRATION}
-        notes.append(f"Brier score and calibration are of {horizon:g} days.")
-    if "days" in table:
-        allowed |= {*metrics.DAYS}
-    absent = [one for one in metrics.METRICS if one not in allowed and one not in metrics.GROUPS]
-    if absent:
-        notes.append(
-            f"Not scored: {', '.join(tables.HEADINGS[name] for name in absent)}. Errors in days need `days`, integrated "
-            f"scores two columns such as `s_180`, Brier score and calibration `s_{horizon:g}` (or one shortly before)."
-        )
-    unused = [str(name) for name in table if name not in {"patient_id", "risk", "days", *curves}]
-    if unused:
-        notes.append(f"Columns not used: {', '.join(f'`{name}`' for name in unused)}.")
-    return tuple(name for name in metrics.METRICS if name in allowed), notes
+def _again(study: Study) -> dict:
+    chosen = study.params.scores
+    return {"repeats": chosen.bootstrap, "confidence": chosen.confidence, "seed": chosen.seed}
+
+
+def _development(study: Study) -> pd.DataFrame:
+    return study.cohort.outcome[study.cohort.outcome["patient_id"].isin(study.development)]
+
+
+def _differences(study: Study, theirs: Prognosis) -> list[str]:
+    """A line for each of ours that is fitted: the plain ones and those shown, paired on the patients both predict."""
+    found, how = {}, {"train_outcome": _development(study), "horizon": study.horizon_days, **_again(study)}
+    for name in dict.fromkeys([*BESIDE, *study.params.scores.shown]):
+        if not study.paths.predictions(name).exists():
+            continue
+        ours = Prognosis.load(study.paths.predictions(name)).of("cv")
+        pair = [_among(theirs, ours), _among(ours, theirs)]
+        if len(pair[0].table):
+            found[name] = inference.paired_difference(*pair, study.cohort.outcome, "harrell_c", **how)
+    adjusted = inference.holm({name: one["p"] for name, one in found.items()})
+    count = sum(p is not None for p in adjusted.values())
+    told = {name: {**one, "p_adjusted": adjusted[name], "comparisons": count} for name, one in found.items()}
+    name_theirs, level = figures.label(theirs.model), how["confidence"]
+    return [inference.reading(one, name_theirs, figures.label(name), confidence=level) for name, one in told.items()]
+
+
+def _among(one: Prognosis, other: Prognosis) -> Prognosis:
+    both = one.table["patient_id"].isin(other.table["patient_id"])
+    return Prognosis(one.table[both].reset_index(drop=True), one.times)
+
+
+def _figures(study: Study, theirs: Outside, one: Prognosis, folder: Path) -> list[str]:
+    """Save the figures that the columns allow, and give their markdown."""
+    outcome, horizon, drawn = study.cohort.outcome, study.horizon_days, {}
+    over = metrics.auc_over_time(one, outcome, _development(study)).assign(model=one.model)
+    if over["auc"].notna().sum() > 1:
+        drawn["Time-dependent AUC"] = ("roc", figures.roc_over_time(over), over)
+    if "ici" in theirs.metrics:
+        bands = {one.model: metrics.calibration_band(one, outcome, horizon, **_again(study))}
+        groups = {one.model: metrics.calibration_curve(one, outcome, horizon)}
+        told = f"Predicted against observed risk at {horizon:g} days"
+        drawn[told] = ("calibration", figures.calibration(bands, groups, horizon), bands)
+        decisions = metrics.decision_curve({one.model: one}, outcome, horizon, **_again(study))
+        told = f"Net benefit of acting on the risk by {horizon:g} days"
+        drawn[told] = ("decision", figures.decision_curves(decisions, horizon), decisions)
+    if "mae_days" in theirs.metrics:
+        days = metrics.Sample.of(one, outcome).frame()
+        drawn["Observed against predicted days"] = ("days", figures.predicted_vs_observed(days), days)
+    for name, figure, table in drawn.values():
+        figures.save(figure, folder, name, table)
+    place = folder.relative_to(paths.REPORTS)
+    return [f"![{told}.]({place}/{name}.svg)" for told, (name, *_) in drawn.items()]
+
+
+def _text(study: Study, sides: dict, found: dict, beside: list[str], notes: list[str]) -> str:
+    """Scores, differences and notes as markdown."""
+    lines, chosen = [], study.params.scores
+    for split, scores in found.items():
+        side, heading = SIDES[split]
+        ids, whole = sides[split].table["patient_id"], (study.splits["split"] == side).sum()
+        lines += [f"# {heading}", f"{len(ids)} of {whole} patients, {study.outcome(ids)['event'].sum()} events."]
+        shown = {
+            tables.HEADINGS[name]: tables.interval_text(one, tables.DIGITS.get(name, 2)) for name, one in scores.items()
+        }
+        shown = pd.DataFrame(shown.items(), columns=["Score", figures.label(sides[split].model)])
+        lines.append(shown.to_markdown(index=False, disable_numparse=True))
+    lines.append(f"Intervals are {100 * chosen.confidence:g} % over {chosen.bootstrap} resamples of patients.")
+    if beside:
+        told = "Differences in Harrell's C, on the development patients that both predict:"
+        lines += ["# Beside the models of the study", told, "\n".join(f"- {line}" for line in beside)]
+    return "\n\n".join([*lines, "# How to read this", "\n".join(f"- {note}" for note in notes)]) + "\n"

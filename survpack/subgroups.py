@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from survpack.cohort import listed
-from survpack.inference import MOST_PARTS, holm, interval, paired_p, resamples
+from survpack.inference import MOST_PARTS, folds_of, holm, interval, paired_p, resamples
 from survpack.metrics import Sample, brier, concordance, survival_at, valid_times
 from survpack.metrics.groups import observed_over_expected
 from survpack.numbers import interval_text, known
@@ -54,7 +54,7 @@ def by_subgroup(study: Study, prognoses: dict) -> pd.DataFrame:
         if not len(sample.patients):
             continue
         score = _scorer(sample, outcome[outcome["patient_id"].isin(study.development)], study.horizon_days)
-        counts = _counts(len(sample.patients), rules)
+        counts = _counts(len(sample.patients), rules, folds_of(sample.prognosis))
         event = outcome.set_index("patient_id").loc[sample.patients, "event"].to_numpy(bool)
         for variable, group, inside in _listed(groups.loc[sample.patients]):
             counted = {"variable": variable, "group": group, "model": model, "patients": inside.sum(),
@@ -124,12 +124,12 @@ def _scorer(sample: Sample, train_outcome, horizon):
     return score
 
 
-def _counts(patients: int, rules) -> dict:
+def _counts(patients: int, rules, strata) -> dict:
     """How often each patient counts: in the sample, in its resamples, and with each (or each of many parts) left out."""
     parts = np.arange(min(patients, MOST_PARTS))[:, None]
     return {
         "sample": np.ones(patients),
-        "drawn": resamples(patients, repeats=rules.bootstrap, seed=rules.seed),
+        "drawn": resamples(patients, repeats=rules.bootstrap, seed=rules.seed, strata=strata),
         "left_out": (np.arange(patients) % MOST_PARTS != parts).astype(float),
     }
 

@@ -182,7 +182,8 @@ def _with_and_without(wide: pd.DataFrame, outcome: pd.DataFrame, choice: Scores)
         ahead = {("difference", name): c[name] - c[""] for name in wide if name and "" in wide}
         return {("c", name): value for name, value in c.items()} | ahead
 
-    return bootstrap(score, len(wide), repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed)
+    drawn = {"repeats": choice.bootstrap, "confidence": choice.confidence, "seed": choice.seed}
+    return bootstrap(score, len(wide), **drawn, strata=fold)
 
 
 def _scans(without: str, names: list[str]) -> str:

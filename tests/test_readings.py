@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from survpack.errors import BadInput
+from survpack.inference import evaluate
+from survpack.params import load
 from survpack.prognosis import Prognosis
-from survpack.readings import entries, unlock
+from survpack.readings import entries, unlock, was_read
 
 OUTCOME = pd.DataFrame({"patient_id": list("abcdef"), "time_days": [5.0, 9, 2, 7, 4, 8], "event": [1, 0, 1, 1, 0, 1]})
 
@@ -25,7 +28,7 @@ def log(tmp_path):
 
 
 def reads(log, models: dict, choice: str = "once", outcome=OUTCOME):
-    return unlock("toy", models, outcome, choice, log)
+    return unlock("toy", models, outcome, choice, log=log)
 
 
 def scored(found) -> set[str]:
@@ -66,10 +69,52 @@ def test_a_flag_reads_again_and_the_sentence_counts_it(log):
     assert scored(reads(log, {"m": predictions(shift=0.5)})) == {"m"}  # that has been seen now
 
 
-def test_another_test_set_has_a_first_reading_of_its_own(log):
+def test_patients_with_other_outcomes_are_another_test_set(log):
     reads(log, {"m": predictions()})
     other = OUTCOME.assign(time_days=OUTCOME["time_days"] + 1)
     assert scored(reads(log, {"m": predictions(shift=0.5)}, outcome=other)) == {"m"}
+
+
+def test_a_new_split_that_shares_a_patient_stays_locked(log):
+    reads(log, {"m": predictions()})
+    moved = predictions(shift=0.5)
+    moved.table.loc[moved.table["patient_id"] == "e", ["split", "fold"]] = ["cv", 0]
+    assert reads(log, {"m": moved}).withheld == ["m"]
+
+
+def test_the_order_of_rows_and_who_trained_them_change_no_reading(log):
+    reads(log, {"m": predictions()})
+    turned = predictions().table.iloc[::-1].reset_index(drop=True).assign(seed=9)
+    assert not reads(log, {"m": Prognosis(turned, np.array([3.0]))}).withheld
+
+
+def test_an_outside_model_neither_locks_the_study_out_nor_lets_it_in(log):
+    unlock("toy", {"theirs": predictions("theirs")}, OUTCOME, "again", by="outside", log=log)
+    assert scored(reads(log, {"m": predictions()})) == {"m"}
+    assert reads(log, {"m": predictions(), "theirs": predictions("theirs")}).withheld == ["theirs"]
+
+
+@pytest.mark.parametrize("line", ["{", "7", '{"patients": 29, "verdict": "first"}'])
+def test_a_log_that_cannot_be_read_unlocks_nothing(log, line):
+    log.parent.mkdir()
+    log.write_text(f"{line}\n")
+    with pytest.raises(BadInput, match="no reading of the test set"):
+        reads(log, {"m": predictions()})
+
+
+def test_asking_what_was_read_is_no_reading(log):
+    assert not was_read("toy", predictions(), OUTCOME, log) and not log.exists()
+    reads(log, {"m": predictions()})
+    assert was_read("toy", predictions(), OUTCOME, log)
+    assert not was_read("toy", predictions(shift=0.5), OUTCOME, log)
+
+
+def test_what_is_left_unlocked_can_be_scored(log):
+    reads(log, {"m": predictions()})
+    left = reads(log, {"m": predictions(), "new": predictions("new")}).prognoses
+    few = load().scores.model_copy(update={"bootstrap": 10})
+    found = evaluate(left, OUTCOME, list("abcd"), few, "toy")
+    assert set(found["cv"]) == {"m", "new"} and set(found["test"]) == {"m"}
 
 
 def test_predictions_without_a_test_set_leave_no_log(log):

@@ -43,7 +43,7 @@ def shuffled_labels(cohort, measured, outcome: pd.DataFrame, fold: np.ndarray, c
         if found["low"] is None or found["low"] <= 0.5 <= found["high"]:
             return passed(name, told)
     return judged(name, [told], (), "", "0.5 inside the interval",
-                  "look for what lets a model know whom it is scored on, such as doubled patients")  # fmt: skip
+                  "the scores themselves are wrong: run the tests of the code, and do not trust a number until they pass")  # fmt: skip
 
 
 def shuffled_voxels(measured, outcome: pd.DataFrame, fold: np.ndarray, choice) -> Found:

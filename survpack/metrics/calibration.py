@@ -199,7 +199,7 @@ def calibration_band(prognosis, outcome, horizon, *, repeats, confidence, seed, 
         `predicted`, `observed`, `low`, `high`, in order of `predicted`; NaN where not defined, no row without a
         patient. The interval is pointwise.
     """
-    from survpack.inference import bootstrap  # which imports this package
+    from survpack.inference import bootstrap, folds_of  # which imports this package
 
     columns = ["predicted", "observed", "low", "high"]
     sample = Sample.of(prognosis, outcome)
@@ -213,7 +213,9 @@ def calibration_band(prognosis, outcome, horizon, *, repeats, confidence, seed, 
         found = observed_risk(sample.time_days, sample.event, predicted, horizon, at=at, counts=rows)
         return dict(enumerate(np.moveaxis(found, -1, 0)))
 
-    found = bootstrap(curve, len(sample.patients), repeats=repeats, confidence=confidence, seed=seed)
+    found = bootstrap(
+        curve, len(sample.patients), repeats=repeats, confidence=confidence, seed=seed, strata=folds_of(prognosis)
+    )
     rows = [[risk, *(found[k][name] for name in ("estimate", "low", "high"))] for k, risk in enumerate(at)]
     return pd.DataFrame(rows, columns=columns, dtype=float)
 

@@ -84,12 +84,13 @@ def decision_curve(
     BadInput
         If the models did not predict the same patients.
     """
-    from survpack.inference import bootstrap  # which imports this package
+    from survpack.inference import bootstrap, folds_of  # which imports this package
 
     samples = {model: Sample.of(one, outcome) for model, one in prognoses.items()}
     patients = _patients_of(samples)
     if not len(patients):
         return pd.DataFrame(columns=["model", "threshold", "net_benefit", "low", "high"])
+    strata = folds_of(next(iter(prognoses.values())))
     risks = {model: 1 - survival_at(one, [horizon])[:, 0] for model, one in prognoses.items()}
     first = next(iter(samples))
     samples[TREAT_ALL], risks[TREAT_ALL] = samples[first], np.ones(len(risks[first]))
@@ -104,7 +105,7 @@ def decision_curve(
     for model in samples:
         found = bootstrap(
             lambda counts, model=model: of(model, counts),
-            len(patients), repeats=repeats, confidence=confidence, seed=seed,
+            len(patients), repeats=repeats, confidence=confidence, seed=seed, strata=strata,
         )  # fmt: skip
         rows += [(model, at, *(found[at][key] for key in ("estimate", "low", "high"))) for at in thresholds]
     rows += [(TREAT_NONE, at, 0.0, 0.0, 0.0) for at in thresholds]

@@ -1,0 +1,179 @@
+"""Predictions of someone else, from a file: what its columns say, and which scores they allow."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from survpack import metrics, tables
+from survpack.errors import BadInput
+from survpack.models import MODELS
+from survpack.prognosis import Prognosis
+from survpack.study import TEST_FOLD, Study
+
+CURVE = re.compile(r"s_(\d+(?:\.\d+)?)")  # a column of survival curves: S at so many days
+NEAR = 0.9  # a curve speaks of the horizon if it is given there, or not earlier than this share of it,
+STEPS = 20  # or reaches it in so many steps, as a fitted curve does, which is flat between two days of death
+RISING = 1e-6  # what rounding may do to a curve
+
+
+class Outside(NamedTuple):
+    """Predictions from a file.
+
+    Attributes
+    ----------
+    prognosis : Prognosis
+        Folds are those of the study. Columns that the file lacks are filled (curves that only rank, 0 days).
+    metrics : tuple of str
+        Which scores the columns allow.
+    notes : list of str
+        What was made of the columns, a sentence each.
+    """
+
+    prognosis: Prognosis
+    metrics: tuple[str, ...]
+    notes: list[str]
+
+
+def read(path: Path, study: Study) -> Outside:
+    """Predictions of an outside model, which is called as its file is.
+
+    Parameters
+    ----------
+    path : Path
+        CSV (or parquet, such as the study's own) with a row a patient: `patient_id`, and `risk` (higher is worse) or
+        `days` (predicted survival) or columns `s_180`, `s_365`, … (the probability of living beyond so many days),
+        or several of these.
+    study : Study
+
+    Raises
+    ------
+    BadInput
+        For a file that is not a table, an unknown or repeated patient, a value that is none, or the name of a model
+        of the study.
+    """
+    path = Path(path)
+    model = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem)
+    if model in MODELS:
+        refuse(path, f"'{model}' is a model of the study", "a name of its own", "rename the file")
+    table, curves = _checked(path, _table(path), study)
+    times, survival = np.array(list(curves.values())), table[list(curves)].to_numpy(float)
+    folds = study.splits.set_index("patient_id")["fold"].loc[table["patient_id"]].to_numpy()
+    if "risk" in table:
+        risk, told = table["risk"], "The risk is column `risk`: higher is worse."
+    elif "days" in table:
+        risk, told = -table["days"], "There is no column `risk`: more `days` are less risk."
+    else:
+        area = np.column_stack([np.ones(len(table)), survival[:, :-1]]) @ np.diff(times, prepend=0)
+        risk, told = (
+            pd.Series(-area),
+            f"There is no column `risk`: more area under the curve to {times[-1]:g} days is less.",
+        )
+    if not curves:  # ranked within a fold: a patient elsewhere changes nothing there
+        times, ranks = np.asarray(study.times), risk.groupby(folds).rank(pct=True).to_numpy()
+        survival = np.repeat(1 - ranks[:, None], len(times), axis=1)
+    keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
+    made = table[["patient_id"]].assign(**keys, split=np.where(folds == TEST_FOLD, "test", "cv"), risk=risk)
+    made = made.assign(days=table.get("days", 0.0))
+    made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
+    allowed, notes = _allowed(table, curves, study.horizon_days)
+    return Outside(Prognosis(made, times), allowed, [told, *notes])
+
+
+def refuse(path: Path, found: str, expected: str, remedy: str) -> NoReturn:
+    """Raise BadInput in the one sentence that all of it has."""
+    raise BadInput(f"{path}: {found}, expected {expected}; {remedy}.") from None
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A CSV is read as text, so that ids keep their zeros and a column named twice is seen."""
+    if not path.is_file():
+        refuse(path, "no such file", "a CSV or parquet table of predictions", "check its path")
+    try:
+        if path.suffix == ".parquet":  # in the study's own `s_0`, `s_1`, … are numbered, their days in the metadata
+            times = json.loads((pq.read_schema(path).metadata or {}).get(b"times", b"[]"))
+            table = pd.read_parquet(path).rename(columns={f"s_{k}": f"s_{days}" for k, days in enumerate(times)})
+            return table.reset_index(drop=table.index.name is None)
+        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:  # what pandas and pyarrow raise for what they cannot read
+        refuse(path, f"not readable ({' '.join(str(error).split())[:120]})", "a table", "write it as CSV, with commas")
+    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True)
+
+
+def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The table with numbers in it, and its curve columns with their days, in order."""
+    curves = {name: float(found[1]) for name in table if (found := CURVE.fullmatch(str(name)))}
+    curves = dict(sorted(curves.items(), key=lambda one: one[1]))
+    if "patient_id" not in table or not (curves or {"risk", "days"} & set(table)):
+        names = ", ".join(map(str, table.columns))[:200] or "none"
+        expected = "`patient_id` with `risk`, `days` or `s_180` (survival at 180 days), separated by commas"
+        refuse(path, f"columns {names}", expected, "name them so")
+    twice = [*table.columns[table.columns.duplicated()], *(pd.Series(curves).loc[lambda days: days.duplicated()].index)]
+    if twice:
+        refuse(path, f"column `{twice[0]}` is there twice", "it once", "drop one of the two")
+    table = table.assign(patient_id=table["patient_id"].astype(str).str.strip())
+    ids, known = table["patient_id"], set(study.splits["patient_id"])
+    strange, repeated = ids[~ids.isin(known)], ids[ids.duplicated()]
+    if len(strange):
+        found = f"patient '{strange.iloc[0]}' ({len(strange)} of {len(ids)}) is not of cohort {study.name}"
+        remedy = "write them as the cohort does (a spreadsheet drops leading zeros)"
+        refuse(path, found, f"ids such as '{min(known)}'", remedy)
+    if len(repeated):
+        refuse(path, f"patient {repeated.iloc[0]} has several rows", "one a patient", "keep one")
+    for name in [*(name for name in ("risk", "days") if name in table), *curves]:
+        table[name] = _numbers(path, table, name, curves.get(name))
+    rises = (np.diff(table[list(curves)].to_numpy(float), axis=1) > RISING).any(axis=1)
+    if rises.any():
+        found = f"the survival curve of patient {ids[rises].iloc[0]} rises with time"
+        refuse(path, found, "it to fall", "check that the columns are S(t), not 1 - S(t), and their days")
+    return table, curves
+
+
+def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd.Series:
+    """A column as numbers; `at` is the day of a column of curves."""
+    numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+    expected, right = "a finite number", np.isfinite(numbers)
+    if name == "days":
+        expected, right = "a number of days, 0 or more", right & (numbers >= 0)
+    elif at == 0:
+        expected, right = "1, the survival at day 0 (a column is named by its days, as `s_180`)", numbers == 1
+    elif at is not None:
+        expected, right = "a probability from 0 to 1", numbers.between(0, 1)
+    if not right.all():
+        first = table[~right].iloc[0]
+        found = f"`{name}` of patient {first['patient_id']} ({(~right).sum()} in all) is '{first[name]}'"
+        refuse(path, found, expected, "correct it")
+    return numbers
+
+
+def _allowed(table: pd.DataFrame, curves: dict[str, float], horizon: float) -> tuple[tuple[str, ...], list[str]]:
+    """The scores that the columns allow, and a sentence on each choice."""
+    allowed, notes, days = {*metrics.RANKING}, [], list(curves.values())
+    if len(days) > 1:
+        allowed |= {"ibs", "ibs_skill"}
+        notes.append(
+            f"Curves are given at {len(days)} times from {days[0]:g} to {days[-1]:g} days: integrated scores, and the AUC "
+            "over time, are means over those of them within follow-up, and compare only with curves given there."
+        )
+    last = max((day for day in days if day <= horizon), default=0)  # whose column says S at the horizon
+    if last >= NEAR * horizon or (last and len(days) >= STEPS and days[-1] >= horizon):
+        allowed |= {"brier", *metrics.CALIBRATION}
+        notes.append(f"Brier score and calibration are of {horizon:g} days, by the column of {last:g} days.")
+    if "days" in table:
+        allowed |= {*metrics.DAYS}
+    absent = [tables.HEADINGS[one] for one in metrics.METRICS if one not in allowed and one not in metrics.GROUPS]
+    if absent:
+        notes.append(
+            f"Not scored: {'; '.join(absent)}. Errors in days need `days`, integrated scores two columns such as `s_180`, "
+            f"Brier score and calibration `s_{horizon:g}` (or one shortly before)."
+        )
+    unused = [f"`{name}`" for name in table if name not in {"patient_id", "risk", "days", *curves}]
+    if unused:
+        notes.append(f"Columns not used: {', '.join(unused)}.")
+    return tuple(name for name in metrics.METRICS if name in allowed), notes
