@@ -192,7 +192,7 @@ def test_with_the_flag_the_reading_is_logged_once_under_their_name(study, ours, 
     for _ in range(2):
         found = scored(file("risk"), test=True)
         assert set(found["scores"]) == {"cv", "test"}
-        assert any("2 times" in note for note in found["notes"])
+        assert any("predictions of others were scored on it once" in note for note in found["notes"])
     log = readings.entries(paths.ROOT / "data" / "readings" / "toy.jsonl")
     assert [(entry["by"], [*entry["models"]]) for entry in log] == [("study", ["age"]), ("outside", ["theirs"])]
 
