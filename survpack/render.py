@@ -326,6 +326,7 @@ def _cohort(
         "best": _best(scores),
         "radiomics": _radiomics(radiomics),
         "reading": _if_said(compared.get("test_reading")),
+        "headline": _if_said(compared.get("headline")),
         "parts": _if_said(reliability.get("subgroups")),
         "designs": _if_said(designs.get("reading")),
         "audit": _if_said(audit.get("reading")),
