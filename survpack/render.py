@@ -373,7 +373,9 @@ def _if_known(value: float | None, digits: int) -> str | None:
 
 
 def _if_said(text: str | None) -> str | None:
-    return _plain(text) if text else None
+    """Lines as sentences of one paragraph."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return " ".join(_plain(line if line.endswith((".", ":")) else f"{line}.") for line in lines) or None
 
 
 def _word(count: int) -> str:

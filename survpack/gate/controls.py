@@ -9,6 +9,7 @@ from survpack.gate.found import Found, judged, passed
 from survpack.inference import bootstrap
 from survpack.metrics import concordance
 from survpack.models.columns import beside, prepare_table
+from survpack.numbers import interval_text
 from survpack.radiomics import parsed
 
 COMPONENTS = 20  # of many columns, learnt in the fold and never from outcomes
@@ -39,7 +40,7 @@ def shuffled_labels(cohort, measured, outcome: pd.DataFrame, fold: np.ndarray, c
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(outcome)) for _ in range(choice.permutations)]
         found = _interval([(tables, outcome.iloc[order]) for order in orders], fold, choice)
-        told = f"C {_text(found)} on outcomes of other patients, {choice.permutations} permutations"
+        told = f"C {interval_text(found, 3) or 'not defined'} on outcomes of other patients, {choice.permutations} permutations"
         if found["low"] is None or found["low"] <= 0.5 <= found["high"]:
             return passed(name, told)
     return judged(name, [told], (), "", "0.5 inside the interval",
@@ -67,7 +68,7 @@ def shuffled_voxels(measured, outcome: pd.DataFrame, fold: np.ndarray, choice) -
     wrong, told = [], []
     for what, (base, more) in asked.items():
         found = _added(base, more, outcome, fold, choice)
-        told.append(f"{what} adds {_text(found)}")
+        told.append(f"{what} adds {interval_text(found, 3) or 'not defined'}")
         if found["low"] is not None and found["low"] > 0:
             wrong.append(told[-1])
     return judged(name, wrong, (), "; ".join(told), EXPECTED,
@@ -133,8 +134,3 @@ def _reduced(values: np.ndarray, held: np.ndarray) -> np.ndarray:
         return values
     learnt = PCA(min(COMPONENTS, (~held).sum() - 1), random_state=0).fit(values[~held])
     return learnt.transform(values) / np.sqrt(learnt.explained_variance_[0] / 4)
-
-
-def _text(found: dict) -> str:
-    ends = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
-    return f"{found['estimate']:.3f}{ends}" if found["estimate"] is not None else "nothing defined"
