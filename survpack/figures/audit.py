@@ -58,7 +58,7 @@ def _legend(figure: Figure, *, known: bool) -> None:
     colour, dash = LINES["published"]
     named = [(Line2D([], [], color=colour, ls=dash, lw=1.1), "Published, on other patients")]
     if known:
-        named.append((Line2D([], [], color=INK, lw=1.6), "Best any model could expect, and how far chance moves it"))
+        named.append((Line2D([], [], color=INK, lw=1.6), "The best a model can expect, give or take chance"))
     figure.legend(*zip(*named, strict=True), loc="outside upper left", ncols=2)
 
 
