@@ -330,6 +330,8 @@ def _cohort(
         "parts": _if_said(reliability.get("subgroups")),
         "designs": _if_said(designs.get("reading")),
         "audit": _if_said(audit.get("reading")),
+        "leaky": interval_text((audit.get("all") or {}).get("r2"), 3),  # two digits would read 1.00
+        "honest": score((audit.get("deaths-only") or {}).get("r2"), "r2"),
         "needed": _if_said(audit.get("needed_reading")),
     }
     for split in ("cv", "test"):
