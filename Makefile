@@ -27,7 +27,7 @@ lint: $(READY)  ## format and lint
 	@$(BIN)/ruff format survpack tests benchmarks && $(BIN)/ruff check --fix survpack tests benchmarks
 
 clean:  ## remove what the pipeline made; your data, the environment and DVC's cache stay
-	@rm -rf data/derived reports/notebooks reports/figures reports/tables reports/sections reports/site _variables.yml
+	@rm -rf data/derived reports/notebooks reports/figures reports/tables reports/cards reports/sections reports/site _variables.yml
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -1,4 +1,4 @@
-"""Command line: python -m survpack report · run · render · score · conformance · check · new · dicom · fetch."""
+"""Command line: python -m survpack report · run · render · score · bundle · predict · serve · conformance · check · new · dicom · fetch."""
 
 from __future__ import annotations
 
@@ -46,6 +46,34 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("cohort", help="whose patients were predicted")
     score.add_argument("--test", action="store_true", help="the locked test set too; the reading is logged")
     score.set_defaults(command=_score)
+
+    bundle = commands.add_parser("bundle", help="a trained network as a folder that can be given to others")
+    bundle.add_argument("cohort")
+    bundle.add_argument("model", nargs="?", help="default: prognosis.model of params.yaml")
+    bundle.add_argument("--out", type=Path, help="default: data/derived/COHORT/bundle")
+    bundle.add_argument("--onnx", type=Path, help="the network as ONNX too, checked against the original")
+    bundle.set_defaults(command=_bundle)
+
+    predict = commands.add_parser("predict", help="one patient's prognosis, as a page")
+    predict.add_argument("--model", type=Path, required=True, help="a bundle, such as data/derived/mets/bundle")
+    predict.add_argument(
+        "--scan", action="append", default=[], help="MODALITY=FILE, repeated, or one folder (DICOM too)"
+    )
+    predict.add_argument("--mask", action="append", default=[], help="FILE, or MODALITY=FILE, repeated")
+    predict.add_argument("--chart", type=Path, help="JSON, or CSV of one row")
+    predict.add_argument("--out", type=Path, default=Path("card.html"), help="default: card.html")
+    predict.add_argument("--json", action="store_true", help="the answer as JSON too, beside the page")
+    predict.add_argument("--label", default="patient", help="what the card calls the patient")
+    predict.add_argument("--expect", default="", help="refuse a bundle of another id")
+    predict.set_defaults(command=_predict)
+
+    serve = commands.add_parser("serve", help="the same as a local service, with a page to try it")
+    serve.add_argument("bundle", type=Path)
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--expect", default="", help="refuse a bundle of another id")
+    serve.add_argument("--beyond-this-machine", action="store_true", help="needed for a host that others can reach")
+    serve.set_defaults(command=_serve)
 
     conformance = commands.add_parser("conformance", help="our features against the IBSI reference values")
     conformance.set_defaults(command=_conformance)
@@ -99,6 +127,35 @@ def _score(given) -> None:
     page = scoring.report(given.predictions, given.cohort, test=given.test)
     print((page.parent / "scores.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
+
+
+def _bundle(given) -> None:
+    from survpack.deploy import bundle
+    from survpack.study import Study
+
+    study = Study.open(given.cohort)
+    made = bundle.make(study, given.model or study.params.prognosis.model, given.out or study.paths.bundle)
+    print(f"{made.folder}: {made.about['id']}")
+    if given.onnx:
+        from survpack.deploy import onnx
+
+        print(f"{given.onnx}: differs from the original by {onnx.export(made, given.onnx):.1e} at most")
+
+
+def _predict(given) -> None:
+    from survpack.deploy import answer
+
+    print(
+        answer.run(
+            given.model, given.scan, given.mask, given.chart, given.out, given.json, given.label, expect=given.expect
+        )
+    )
+
+
+def _serve(given) -> None:
+    from survpack.deploy import service
+
+    service.serve(given.bundle, host=given.host, port=given.port, expect=given.expect, beyond=given.beyond_this_machine)
 
 
 def _conformance(given) -> None:

@@ -186,7 +186,7 @@ def _shape(rows: pd.DataFrame, choice: dict) -> dict:
     """Lesion biomarkers and shape features of the patient's first mask."""
     first, regions = rows.iloc[0], regions_of(choice["labels"], choice["regions"])
     mask = preprocess.read_image(first["mask_path"])
-    scans = {} if choice["change"] else _on_grid_of(mask, rows)
+    scans = {} if choice["change"] else on_grid_of(mask, rows)
     if choice["change"]:
         image = preprocess.read_image(first["path"], sitk.sitkFloat32) if first["path"] else None
         mask = _changed(image, mask, first["modality"], choice)[1]
@@ -318,7 +318,7 @@ def _over_lesions(volume, inside, spacing, bins, families, rule: str) -> tuple[d
     return dict(zip(table, means.astype(float), strict=True)), "; ".join(sorted({told for _, told in each if told}))
 
 
-def _on_grid_of(mask: sitk.Image, rows: pd.DataFrame) -> dict[str, sitk.Image]:
+def on_grid_of(mask: sitk.Image, rows: pd.DataFrame) -> dict[str, sitk.Image]:
     """The patient's MR images that lie on the grid of the mask."""
     scans = {}
     for row in rows[rows["path"] != ""].itertuples():

@@ -53,11 +53,10 @@ def lower_bounds(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -
     BadInput
         For a coverage that is no probability, or a patient without an outcome.
     """
-    if not 0 < coverage < 1:
-        raise BadInput(f"conformal bounds: coverage is {coverage}, expected a number between 0 and 1, such as 0.9.")
+    _require_probability(coverage)
     sample = Sample.of(prognosis, outcome)
     table, curves, times = prognosis.table, *_curves(prognosis)
-    at_time = np.array([np.interp(day, times, curve) for day, curve in zip(sample.time_days, curves, strict=True)])
+    at_time = _at_time(curves, times, sample.time_days)
     known = pd.DataFrame({"time_days": sample.time_days, "event": sample.event})
     out_of_fold = table["split"].eq("cv").to_numpy()
     bound = np.zeros(len(table))
@@ -66,6 +65,84 @@ def lower_bounds(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -
         others = (same & table["fold"].ne(fold)).to_numpy() & out_of_fold
         bound[rows] = _calibrated(known[others], at_time[others], curves[rows], times, coverage)
     return table[["patient_id", "split", "fold"]].assign(bound_days=bound)
+
+
+def learn(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -> dict:
+    """The rule of `lower_bounds` for a patient who is yet to come, from all development patients of the first run.
+
+    Parameters
+    ----------
+    prognosis : Prognosis
+        Only its rows of "cv" are read.
+    outcome : DataFrame
+        `patient_id`, `time_days`, `event`.
+    coverage : float
+
+    Returns
+    -------
+    dict
+        `level`, the predicted survival at which the bound lies, or None where nothing can be said; `cap`, days, the
+        latest bound; `coverage`.
+
+    Raises
+    ------
+    BadInput
+        As `lower_bounds`; and where there is no row of "cv".
+    """
+    _require_probability(coverage)
+    run = first_run(prognosis)
+    sample = Sample.of(run, outcome)
+    known = pd.DataFrame({"time_days": sample.time_days, "event": sample.event})
+    level, cap = _rule(known, _at_time(*_curves(run), sample.time_days), run.times[-1], coverage)
+    return {"level": None if level is None else float(level), "cap": float(cap), "coverage": coverage}
+
+
+def bound(rule: dict, curve: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The day that a new patient outlives with the rule's coverage; 0 where nothing can be said.
+
+    Parameters
+    ----------
+    rule : dict
+        Of `learn`.
+    curve : array, shape (…, k)
+        Survival as the model predicts it, at `times`.
+    times : array, shape (k,), days
+
+    Returns
+    -------
+    ndarray, shape (…)
+    """
+    curve = np.asarray(curve, float)
+    curves = _from_one(curve.reshape(-1, curve.shape[-1]))
+    return _bounds(curves, np.r_[0.0, times], rule["level"], rule["cap"]).reshape(curve.shape[:-1])
+
+
+def first_run(prognosis: Prognosis) -> Prognosis:
+    """The out-of-fold predictions of the first seed and repeat: a row a patient.
+
+    Raises
+    ------
+    BadInput
+        Where nothing was predicted out of fold.
+    """
+    table = prognosis.table[prognosis.table["split"] == "cv"]
+    if table.empty:
+        raise BadInput(
+            f"predictions of {prognosis.model}: no row of split 'cv', expected those made out of fold; "
+            "run `dvc repro` to remake them."
+        )  # fmt: skip
+    same = (table[["seed", "repeat"]] == table[["seed", "repeat"]].min()).all(axis=1)
+    return Prognosis(table[same].reset_index(drop=True), prognosis.times)
+
+
+def fallen(prognosis: Prognosis, outcome: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """How far each patient's own curve had fallen on the last day they were seen, and whether they died then.
+
+    Who was seen beyond the last predicted day is censored there.
+    """
+    sample = Sample.of(prognosis, outcome)
+    at_time = _at_time(*_curves(prognosis), sample.time_days)
+    return 1 - at_time, sample.event & (sample.time_days <= prognosis.times[-1])
 
 
 def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome: pd.DataFrame, *, confidence) -> dict:
@@ -135,25 +212,46 @@ def table(study, prognoses: dict[str, Prognosis], coverage: float) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def _require_probability(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise BadInput(f"conformal bounds: coverage is {coverage}, expected a number between 0 and 1, such as 0.9.")
+
+
 def _curves(prognosis: Prognosis) -> tuple[np.ndarray, np.ndarray]:
     """Predicted survival from 1 on day 0, never rising, read linearly between its `times`; both returned."""
-    alive = np.ones(len(prognosis.table))
-    return np.minimum.accumulate(np.column_stack([alive, prognosis.survival]), axis=1), np.r_[0.0, prognosis.times]
+    return _from_one(prognosis.survival), np.r_[0.0, prognosis.times]
+
+
+def _from_one(survival: np.ndarray) -> np.ndarray:
+    return np.minimum.accumulate(np.column_stack([np.ones(len(survival)), survival]), axis=1)
+
+
+def _at_time(curves: np.ndarray, times: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """What each curve says of its own day."""
+    return np.array([np.interp(day, times, curve) for day, curve in zip(days, curves, strict=True)])
 
 
 def _calibrated(known: pd.DataFrame, at_time: np.ndarray, curves: np.ndarray, times: np.ndarray, coverage: float):
     """Bounds of `curves`, from the outcomes of others (`known`) and their predicted survival `at_time`."""
+    return _bounds(curves, times, *_rule(known, at_time, times[-1], coverage))
+
+
+def _rule(known: pd.DataFrame, at_time: np.ndarray, last: float, coverage: float) -> tuple[float | None, float]:
+    """The level to which a curve falls on its bound (None: nothing can be said), and the latest day of a bound."""
     if known.empty:
-        return np.zeros(len(curves))
+        return None, 0.0
     days, uncensored = kaplan_meier(known, of_censoring=True)
     # from there on one more death, with its weight, would by itself break the promise
     needed = max(LEAST_UNCENSORED, coverage / (1 - coverage) / len(known))
-    cap = min(times[-1], days[uncensored < needed - 1e-9].min(initial=days[-1]))
+    cap = min(last, days[uncensored < needed - 1e-9].min(initial=days[-1]))
     before = known["time_days"].to_numpy() < cap  # a later death misses no bound
     weight = 1 / step(days, uncensored, known["time_days"].to_numpy()[before])
     died = known["event"].to_numpy()[before]
     score = np.r_[at_time[before][died], CAPPED]
-    level = _level(score, np.r_[weight[died], weight.max(initial=1.0)], len(known), coverage)
+    return _level(score, np.r_[weight[died], weight.max(initial=1.0)], len(known), coverage), cap
+
+
+def _bounds(curves: np.ndarray, times: np.ndarray, level: float | None, cap: float) -> np.ndarray:
     return np.zeros(len(curves)) if level is None else np.minimum(_first_day(curves, times, level), cap)
 
 

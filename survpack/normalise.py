@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from survpack.grids import finite, like
 from survpack.params import MR
 
 MARKED = 0.2  # share of voxels with exactly one value (0, or the lowest) that makes it the background
 PERCENTILES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)  # Nyul and Udupa's deciles, and the ends
-STANDARD_SCALE = norm.ppf(np.divide(PERCENTILES, 100))  # where they are mapped to: those of a normal distribution
+STANDARD_SCALE = ndtri(np.divide(PERCENTILES, 100))  # where they are mapped to: those of a normal distribution
 N4_SHRINK = 4
 
 

@@ -208,9 +208,23 @@ class Audit(_Section):
 
 class Explain(_Section):
     model: str
+    beside: list[str]
     shap_model: str
     repeats: int = Field(ge=1)
     patients: int = Field(ge=1)
+    scored: int = Field(ge=2)
+    steps: int = Field(ge=2)
+    window: int = Field(ge=2)
+    seeds: int = Field(ge=1)
+    seed: int
+
+
+class Deployed(_Section):
+    """What is given to others: `prognosis` in params.yaml."""
+
+    model: str
+    horizons_days: list[Positive] = Field(min_length=1)
+    drawn: int = Field(ge=1)
     seed: int
 
 
@@ -237,6 +251,7 @@ class Params(_Section):
     designs: Designs
     audit: Audit
     explain: Explain
+    prognosis: Deployed
 
 
 def load(path: Path = PARAMS) -> Params:

@@ -85,6 +85,16 @@ class CohortPaths:
         """Weights and learning curves of a finished model."""
         return self.derived / "models" / model
 
+    @property
+    def bundle(self) -> Path:
+        """What is given to others: weights and all that is needed around them."""
+        return self.derived / "bundle"
+
+    @property
+    def cards(self) -> Path:
+        """A page a patient."""
+        return REPORTS / "cards" / self.name
+
     def fits(self, model: str) -> Path:
         """Finished fits of a model that is still being trained; gone when it is done."""
         return self.derived / "fits" / model

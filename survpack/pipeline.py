@@ -88,6 +88,12 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
     models.require_known(chosen)
     for model in [*chosen.designs.models, chosen.designs.harmonised]:
         models.build(model, chosen)  # refuses a name that does not exist
+    for key, named in (("explain.beside", chosen.explain.beside), ("prognosis.model", [chosen.prognosis.model])):
+        for model in set(named) - set(chosen.models):
+            raise BadInput(
+                f"params.yaml: {key} names '{model}', which is not among `models`; add it there, or name one of "
+                f"{', '.join(chosen.models)}."
+            )
     for cohort in chosen.cohorts:
         adapters.preflight(cohort)
         _forget_changed(cohort, adapters.fingerprint(cohort))

@@ -100,7 +100,7 @@ def make_crops(cohort: Cohort, params: Crops, choice: Preprocess) -> CropSet:
     patients, nothing = cohort.participants["patient_id"].tolist(), cohort.images.iloc[:0]
     bar = tqdm(patients, desc=f"{cohort.name}: crops", mininterval=2)
     crops = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(_crop_patient)(groups.get(patient, nothing), modalities, cohort, params, choice, spacing)
+        delayed(crop_patient)(groups.get(patient, nothing), modalities, cohort, params, choice, spacing)
         for patient in bar
     )
     images, masks, aligned, notes = zip(*crops, strict=True)
@@ -116,7 +116,7 @@ def make_crops(cohort: Cohort, params: Crops, choice: Preprocess) -> CropSet:
     )
 
 
-def _crop_patient(
+def crop_patient(
     rows: pd.DataFrame, modalities: list[str], cohort: Cohort, params: Crops, choice: Preprocess, spacing: float
 ):
     images = np.zeros((len(modalities), *[params.size] * 3), dtype=np.float32)

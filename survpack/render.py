@@ -36,7 +36,7 @@ NORMALISED = {
     "whitestripe": "WhiteStripe",
     "none": "not at all",
 }
-LATER = ("designs", "audit", "reliability")  # of `_read`: what a page can do without
+LATER = ("designs", "audit", "reliability", "faithfulness", "prognosis")  # of `_read`: what a page can do without
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
 
@@ -135,6 +135,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "crop_size": amount(chosen.crops.size),
         "training": _training(chosen.training),
         "training_speed": _training_speed(),
+        "prognosis_speed": _prognosis_speed(),
         "budget": _word(chosen.classical.budget),
         "inner_folds": _word(chosen.classical.inner_folds),
         "bootstrap": amount(chosen.scores.bootstrap),
@@ -257,6 +258,25 @@ def _training_speed() -> str:
     )
 
 
+def _prognosis_speed() -> str:
+    """Seconds from files to card, and of the service, where they were measured."""
+    file = paths.METRICS / "benchmarks.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    model = "hybrid-efficientnet-mse"
+    wanted = [f"card-warm-{model}", f"card-cold-{model}", "gradcam-all", "service-errors", "service-median", "service-p99",
+              "service-memory-peak"]  # fmt: skip
+    if not set(wanted) <= set(found):
+        return "How long a card takes was not measured for this page."
+    warm, cold, maps, errors, median, late, memory = (found[name]["ours"] for name in wanted)
+    failed = "none failed" if not errors else f"{_count(int(errors), 'request')} failed"
+    return (
+        f"From NIfTI, outlines and chart to the card, EfficientNet-B0 takes {warm:.1f} seconds warm and {cold:.1f} from the "
+        f"start of the command, Grad-CAM of all patients of the phantom {maps:.0f} seconds. Of {_plain(found['service-errors']['unit'].split(', ')[-1])}, "
+        f"{failed}; the median answer took {median:.1f} seconds, the 99th percentile {late:.1f}, and memory peaked at "
+        f"{amount(memory)} MB."
+    )
+
+
 def _coverage() -> str:
     """How often such intervals hold the true value, in the simulation of benchmarks/coverage.py."""
     file = paths.METRICS / "coverage.json"
@@ -295,7 +315,7 @@ def _radiomics(found: dict) -> dict:
 
 def _cohort(
     facts: dict, alone: dict, radiomics: dict, scores: dict, compared: dict, own: CohortPaths, *,
-    designs: dict, audit: dict, reliability: dict,
+    designs: dict, audit: dict, reliability: dict, faithfulness: dict, prognosis: dict,
 ) -> dict:  # fmt: skip
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
@@ -333,10 +353,28 @@ def _cohort(
         "leaky": interval_text((audit.get("all") or {}).get("r2"), 3),  # two digits would read 1.00
         "honest": score((audit.get("deaths-only") or {}).get("r2"), "r2"),
         "needed": _if_said(audit.get("needed_reading")),
+        "faithful": {model: _plain(text) for model, text in faithfulness.get("said", {}).items()},
+        "bundle": _bundle(prognosis, facts["cohort"]),
     }
     for split in ("cv", "test"):
         found[split] = {model: _scores(one) for model, one in scores.get(split, {}).items()}
     return _pruned(found)
+
+
+def _bundle(told: dict, cohort: str) -> dict:
+    """What is given to others; nothing where the cohort has no such model."""
+    from survpack.figures import label
+
+    if not told.get("bundle"):
+        return {}
+    declined = [name for name, one in told["cards"].items() if one["declined"]]
+    wrong = ", not even the one whose scan is noise" if any(name.endswith("-noise") for name in told["cards"]) else ""
+    cards = f"{_count(len(told['cards']), 'card')} of test patients {'are' if len(told['cards']) > 1 else 'is'} in `reports/cards/{cohort}/`"
+    said = [
+        f"{cards[0].upper()}{cards[1:]}; {f'declined: {_listed(declined)}' if declined else f'none is declined{wrong}'}.",
+        f"As ONNX the network differs by {told['onnx_difference']:.0e} at most.",
+    ]
+    return {"model": label(told["model"]), "cards": " ".join(said)}
 
 
 def _best(scores: dict) -> dict:

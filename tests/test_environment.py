@@ -76,7 +76,8 @@ def test_what_survpack_and_its_notebooks_import_is_declared():
     imported = {name for source in sources for name in imports(source)} - sys.stdlib_module_names - {"survpack"}
     owners = metadata.packages_distributions()
     declared = {canonical(PIN.fullmatch(line)[1]) for line in PROJECT["dependencies"]}
-    brought = {"nbformat": "nbconvert", "pillow": "matplotlib"}  # a part of what is declared, at the version it wants
+    # a part of what is declared, at the version it wants
+    brought = {"nbformat": "nbconvert", "pillow": "matplotlib", "ipython": "ipykernel", "starlette": "fastapi"}
     optional = {"deepbet"}  # its sentence says how to install it
     for name in sorted(imported - optional):
         own = {canonical(owner) for owner in owners[name]}

@@ -1,6 +1,7 @@
 """Explanations point at the planted cause, and add up to what they explain."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,13 @@ from torch import nn
 
 from survpack import explain, figures, models
 from survpack.encoders import CAM_LAYER
+from survpack.errors import BadInput
+from survpack.explain import importance as importance_of
+from survpack.explain.inputs import inputs
 from survpack.models import Deep, build
 from survpack.objectives import OBJECTIVES
 from survpack.preprocess import CropSet
+from survpack.study import Study, fit_all
 
 TIMES = np.array([100.0, 500])
 
@@ -70,7 +75,8 @@ def test_importance_of_a_hybrid_lists_the_image_and_every_column_and_finds_the_o
         fusion.table_dense[0].weight[0, list(columns).index("tumour_ml")] = 1.0
         fusion.table_dense[0].bias[0] = 10.0  # clear of the ReLU
         fusion.head.weight[0, 32] = worse
-    table = explain.hybrid_importance(model, cohort, repeats=10, confidence=0.9, seed=1).set_index("feature")
+    parts, risk = importance_of._parts(model, inputs(model, cohort))
+    table = importance(risk, parts, cohort, repeats=10)
     assert set(table.index) == {"image", *cohort.clinical, *model.frame(cohort)}
     assert table.index[0] == "tumour_ml" and table["low"].iloc[0] > 0.05
     assert (table.drop("tumour_ml")["importance"] == 0).all()
@@ -239,11 +245,23 @@ def test_out_of_fold_importance_finds_what_was_planted_and_no_more(make_patients
         assert found.loc[name, "low"] < 0.01 < found.loc["tumour_ml", "importance"]
 
 
+def test_a_fold_without_a_comparable_pair_says_nothing_and_one_without_the_column_says_no_fall(monkeypatch):
+    """Not defined is left out; a column that a fold's model lacks is 0 there."""
+    falls = iter([pd.DataFrame({"a": [0.2, np.nan], "b": [0.3, 0.1]}), pd.DataFrame({"a": [np.nan, 0.4]})])
+    given = SimpleNamespace(frame=pd.DataFrame(columns=["a", "b"]), seen=False)
+    monkeypatch.setattr(importance_of, "_fold_models", lambda *_: [(None, None)] * 2)
+    monkeypatch.setattr(importance_of, "inputs", lambda *_: given)
+    monkeypatch.setattr(importance_of, "_parts", lambda *_: ({}, None))
+    monkeypatch.setattr(importance_of, "_falls", lambda *_: next(falls))
+    found = explain.out_of_fold_importance(None, "any", repeats=2, confidence=0.9, seed=1).set_index("feature")
+    np.testing.assert_allclose(found.loc[["a", "b"], "importance"], [0.3, 0.1])
+
+
 def test_out_of_fold_importance_never_scores_a_patient_whom_the_fit_has_seen(
     make_patients, study_of, tmp_path, monkeypatch
 ):
     study = study_of(tmp_path / "study", make_patients(60, 3, voxels=1))
-    seen, scored, real_build, real_falls = [], [], explain.build, explain._falls
+    seen, scored, real_build, real_falls = [], [], importance_of.build, importance_of._falls
 
     def watched_build(name, params):
         model = real_build(name, params)
@@ -255,8 +273,59 @@ def test_out_of_fold_importance_never_scores_a_patient_whom_the_fit_has_seen(
         scored.append(set(held.outcome.index))
         return real_falls(risk_of, parts, held, *rest)
 
-    monkeypatch.setattr(explain, "build", watched_build)
-    monkeypatch.setattr(explain, "_falls", watched_falls)
+    monkeypatch.setattr(importance_of, "build", watched_build)
+    monkeypatch.setattr(importance_of, "_falls", watched_falls)
     explain.out_of_fold_importance(study, "lesion-cox", repeats=2, confidence=0.95, seed=1)
     assert len(scored) == 2 and not any(a & b for a, b in zip(seen, scored, strict=True))
     assert set.union(*scored) == set(study.development)
+
+
+def test_importance_of_a_network_out_of_fold_reads_no_outcome_of_a_test_patient(
+    make_patients, study_of, tmp_path, tiny_encoder
+):
+    """The networks are those of stage 03 again, so predictions are made first; then the test outcomes are spoilt."""
+    cohort, asked = make_patients(60, 3, voxels=8), {"repeats": 4, "confidence": 0.9, "seed": 1}
+    study = study_of(tmp_path / "study", cohort, models=["hybrid-tiny-cox"])
+    fit_all(study, "hybrid-tiny-cox")
+    found = explain.out_of_fold_importance(study, "hybrid-tiny-cox", **asked)
+    assert set(found["feature"]) == {"image", *cohort.clinical, "tumour_ml", "oedema_to_tumour", "sphericity"}
+    spoilt = cohort.outcome.copy()
+    spoilt.loc[study.fold(-1)[1], ["time_days", "event"]] = [1.0, True]
+    other = Study(study.name, study.params, study.paths)
+    vars(other)["patients"] = replace(cohort, outcome=spoilt)
+    pd.testing.assert_frame_equal(explain.out_of_fold_importance(other, "hybrid-tiny-cox", **asked), found)
+
+
+def test_a_cause_that_two_columns_share_is_found_when_they_are_shuffled_together(make_patients, study_of, tmp_path):
+    """Volume drives the hazard; the chart says it twice, so that each alone is half of it."""
+    cohort = make_patients(240, 3, voxels=1)
+    volume = np.log(cohort.biomarkers["tumour_ml"])
+    cohort = replace(cohort, clinical=cohort.clinical.assign(weight=volume, width=-(2 * volume) - 1))
+    study = study_of(tmp_path / "study", cohort)
+    vars(study)["patients"] = cohort
+    asked = {"repeats": 20, "confidence": 0.95, "seed": 1}
+    alone = explain.out_of_fold_importance(study, "clinical-cox", **asked).set_index("feature")["importance"]
+    together = explain.out_of_fold_importance(study, "clinical-cox", grouped=True, **asked)
+    first = together.iloc[0]
+    assert first["members"] == "weight, width" and first["feature"] == "weight + width" and first["low"] > 0.05
+    assert first["importance"] > 1.5 * max(alone["weight"], alone["width"])
+    assert sorted(", ".join(together["members"]).split(", ")) == sorted(alone.index)
+    assert together["group"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_columns_are_shuffled_after_they_are_prepared_as_if_before(make_patients, params):
+    """What a column makes is its own: shuffling it among the prepared is shuffling the chart itself."""
+    cohort = make_patients(50, voxels=1)
+    model = build("clinical-cox", params).fit(cohort)
+    parts, risk = importance_of._parts(model, inputs(model, cohort))
+    order = np.random.default_rng(0).permutation(50)
+    for name in cohort.clinical:
+        shuffled = cohort.clinical.assign(**{name: cohort.clinical[name].to_numpy()[order]})
+        expected = model.estimator.predict(model.prepare.transform(shuffled))
+        np.testing.assert_allclose(risk(parts | {name: parts[name][order]}), expected, atol=1e-12)
+
+
+def test_a_model_without_columns_has_no_importance_and_says_so(make_patients, study_of, tmp_path):
+    study = study_of(tmp_path / "study", make_patients(30, voxels=1))
+    with pytest.raises(BadInput, match="has no columns to explain"):
+        explain.out_of_fold_importance(study, "age", repeats=2, confidence=0.9, seed=1)

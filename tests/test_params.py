@@ -52,7 +52,8 @@ designs:
   {models: [age], repeats: 2, network_repeats: 1, folds: 5, seeds: 2, harmonised: age, date: baseline_date, seed: 43}
 audit:
   {slices: 8, folds: 3, epochs: 20, batch_size: 32, learning_rate: 0.003, augmentations: 2, claim: 0.97, seed: 47}
-explain: {model: age, shap_model: age, repeats: 30, patients: 4, seed: 19}
+explain: {model: age, beside: [], shap_model: age, repeats: 30, patients: 4, scored: 30, steps: 16, window: 8, seeds: 2, seed: 19}
+prognosis: {model: age, horizons_days: [365], drawn: 20, seed: 1}
 profiles:
   default:
   smoke:
@@ -132,7 +133,8 @@ def test_every_profile_of_the_repository_is_valid(tmp_path, profile):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw | {"profile": profile}))
     chosen = params.load(tmp_path / "params.yaml")
     assert chosen.profile == profile
-    assert {chosen.explain.model, chosen.explain.shap_model, *chosen.scores.shown} <= set(chosen.models)
+    named = {chosen.explain.model, *chosen.explain.beside, chosen.explain.shap_model, chosen.prognosis.model}
+    assert named | {*chosen.scores.shown} <= set(chosen.models)
     assert {model for pair in chosen.scores.compare for model in pair} <= set(chosen.models)
 
 

@@ -22,15 +22,19 @@ SOURCES = ["paper.qmd", "_cohort.qmd", "_summary.qmd", "references.bib", "paper.
 FIGURES = [
     "cohort/flow", "cohort/survival", "biomarkers/heatmap", "biomarkers/distributions", "biomarkers/icc",
     "biomarkers/univariate", "biomarkers/scanner", "biomarkers/growth", "evaluation/controls", "evaluation/forest",
-    "explanation/lesion-importance",
-    "reliability/risk-groups", "reliability/calibration", "evaluation/roc", "reliability/days", "explanation/importance",
-    "explanation/shap", "reliability/decision", "reliability/bounds", "reliability/subgroups", "designs/by-design",
-    "designs/spread", "audit/audit", "audit/noise",
+    "explanation/importance-lesion-cox",
+    "reliability/risk-groups", "reliability/calibration", "evaluation/roc", "reliability/days",
+    "explanation/importance-hybrid-efficientnet-mse",
+    "explanation/shap-clinical-cox", "reliability/decision", "reliability/bounds", "reliability/subgroups", "designs/by-design",
+    "designs/spread", "audit/audit", "audit/noise", "explanation/parts-hybrid-additive-cox", "explanation/survshap",
+    "prognosis/recalibration",
 ]  # fmt: skip
 TABLES = [
     "cohort/characteristics", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test",
     "biomarkers/gate", "reliability/calibration", "reliability/groups", "reliability/days", "reliability/bounds",
     "reliability/subgroups", "designs/concordance", "designs/combat", "audit/audit",
+    "explanation/faithfulness-hybrid-efficientnet-mse", "explanation/faithfulness-hybrid-additive-cox",
+    "explanation/whereabouts-hybrid-additive-cox", "prognosis/unlike",
 ]  # fmt: skip
 RADIOMICS = {
     "features": 2524, "with_icc": 2442, "robust": 748, "icc_threshold": 0.75, "volume_like": 79, "volume_threshold": 0.9,
@@ -84,13 +88,19 @@ def make_cohort(name: str, *, phantom: bool) -> None:
         {"readings": [reading], "null_ibs": 0.2041, "test_reading": read_once},
     )
     write(paths.METRICS / f"audit-{name}.json", {"reading": "Slices *split* at random have R² 0.95."})
+    said = {model: "The *image* moves it by 0.3." for model in ("hybrid-efficientnet-mse", "hybrid-additive-cox")}
+    write(paths.METRICS / f"faithfulness-{name}.json", {"said": said})
+    cards = {"sub-1": {"declined": False}, "sub-1-noise": {"declined": True}}
+    told = {"model": "hybrid-additive-cox", "bundle": "sha256:1", "cards": cards, "onnx_difference": 2.4e-7}
+    write(paths.METRICS / f"prognosis-{name}.json", told if phantom else {"model": "hybrid-additive-cox"})
     own = paths.CohortPaths(name)
     for figure in FIGURES:
         if figure in ("biomarkers/scanner", "audit/noise") and not phantom:
             continue  # nobody can be imaged again, and no hazard is known
         write(own.figures(".") / f"{figure}.svg", SVG)
     if phantom:
-        write(own.figures("explanation") / "gradcam.png", PNG)
+        for shown in ("maps", "mean"):
+            write(own.figures("explanation") / f"{shown}-hybrid-efficientnet-mse.png", PNG)
     wide = "| Model | " + " | ".join(f"A long heading {k}" for k in range(9)) + " |\n" + "|:--" * 10 + "|\n"
     shas = [f"{name}-0", "shared" if phantom else f"{name}-1"]
     signatures = [sha256(sha.encode()).hexdigest() * 16 for sha in shas]  # 512 bytes
@@ -197,7 +207,7 @@ def test_figures_and_tables_are_numbered_in_the_order_of_the_page(study):
 
 def test_every_figure_has_alt_text_other_than_its_caption(study):
     images = page_of(["mets"]).find_all("img")
-    assert len(images) == len(FIGURES) + 1
+    assert len(images) == len(FIGURES) + 2
     for image in images:
         caption = image.find_parent("figure").figcaption.get_text()
         assert len(image["alt"]) > 20 and image["alt"] not in caption
@@ -221,7 +231,7 @@ def test_drawings_are_embedded_whole_and_lighter(study):
     page = page_of(["mets"])
     drawn = page.find(id="fig-mets-forest").img["src"].removeprefix("data:image/svg+xml,")
     assert ElementTree.canonicalize(unquote(drawn)) == ElementTree.canonicalize(SVG)
-    assert page.find(id="fig-mets-gradcam").img["src"].startswith("data:image/png;base64,")
+    assert page.find(id="fig-mets-maps").img["src"].startswith("data:image/png;base64,")
 
 
 def test_the_page_asks_nothing_of_the_net(study):
@@ -249,6 +259,13 @@ def test_a_cohort_without_truth_or_gradcam_claims_neither(study):
     results = text[text.index("What the simplest predictors achieve") : text.rindex("Discussion")]
     assert "These are real patients" in results and "phantom" not in results
     assert "no median survival" in text and "Grad-CAM." not in results
+
+
+def test_a_bundle_s_cards_are_told_and_a_cohort_without_one_tells_of_none(study):
+    text = page_of(["mets"]).body.get_text().replace("\n", " ")
+    assert "Two cards of test patients are in reports/cards/mets/; declined: sub-1-noise." in text
+    assert "differs by 2e-07 at most" in text and "The *image* moves it by 0.3." in text
+    assert "reports/cards/" not in page_of(["my_own"]).body.get_text()
 
 
 def test_two_runs_give_the_same_bytes(study):

@@ -74,9 +74,14 @@ def test_nothing_is_measured_fitted_on_images_or_explained_and_each_says_so_in_a
 
     reasons = [line for line in run("05-explainability") if isinstance(line, str)]
     assert [line.split(" needs ")[0] for line in reasons] == [
-        "Nothing to explain: lesion-cox", f"Nothing to explain: {unseen.params.explain.model}"
+        f"Nothing to explain: {model}" for model in ("lesion-cox", unseen.params.explain.model, *unseen.params.explain.beside)
     ]  # fmt: skip
-    assert {file.stem for file in unseen.paths.figures("explanation").iterdir()} == {"shap"}  # of the chart's model
+    drawn = {file.stem for file in unseen.paths.figures("explanation").iterdir()}
+    assert drawn == {"importance-clinical-cox", "shap-clinical-cox", "survshap", "dependence"}  # of the chart's model
+    assert any(
+        "No prognosis: hybrid-additive-cox needs" in line for line in run("06-prognosis") if isinstance(line, str)
+    )
+    assert not list(unseen.paths.cards.iterdir()) and not list(unseen.paths.bundle.iterdir())
     assert "Nobody of this cohort was imaged: there is nothing to learn from." in run("08-pretraining")
     assert any("there is nothing to transfer" in line for line in run("09-transfer") if isinstance(line, str))
     assert json.loads(unseen.paths.facts("transfer").read_text()) == {}

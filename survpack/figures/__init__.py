@@ -21,9 +21,12 @@ from survpack.figures.evaluation import (
     risk_groups,
     roc_over_time,
 )
-from survpack.figures.explanation import gradcam, importance, shap_summary
+from survpack.figures.explanation import attribution_methods, average_maps, gradcam, importance, shap_summary
+from survpack.figures.faithfulness import faithfulness
 from survpack.figures.networks import against_oracle, architecture, batch, learning_curves
+from survpack.figures.parts import partial_dependence, parts, survshap
 from survpack.figures.probabilities import calibration, decision_curves
+from survpack.figures.prognosis import recalibration, survival_card
 from survpack.figures.robustness import control_forest, icc_chart, scanner_chart
 from survpack.figures.scans import contact_sheet, in_lung, intensities, visits
 from survpack.figures.style import (
@@ -42,10 +45,12 @@ from survpack.figures.style import (
 from survpack.figures.subgroups import subgroups
 
 __all__ = [
-    "COLOURS", "FALSE_DISCOVERIES", "LABELS", "against_oracle", "architecture", "batch", "biomarker_distributions",
-    "biomarker_heatmap", "biomarker_words", "by_section", "calibration", "contact_sheet", "control_forest", "crops", "decision_curves",
-    "estimable", "family", "feature_name", "flow", "follow_up", "forest", "forest_table", "gradcam", "icc_chart",
-    "importance", "in_lung", "in_words", "intensities", "kaplan_meier", "label", "learning_curves", "missingness",
-    "predicted_vs_observed", "recovery", "response_spider", "risk_groups", "roc_over_time", "save", "scanner_chart",
-    "shap_summary", "subgroups", "tag_words", "tidy", "univariate_forest", "visits",
+    "COLOURS", "FALSE_DISCOVERIES", "LABELS", "against_oracle", "architecture", "attribution_methods",
+    "average_maps", "batch", "biomarker_distributions", "biomarker_heatmap", "biomarker_words", "by_section",
+    "calibration", "contact_sheet", "control_forest", "crops", "decision_curves", "estimable", "faithfulness",
+    "family", "feature_name", "flow", "follow_up", "forest", "forest_table", "gradcam", "icc_chart", "importance",
+    "in_lung", "in_words", "intensities", "kaplan_meier", "label", "learning_curves", "missingness",
+    "partial_dependence", "parts", "predicted_vs_observed", "recalibration", "recovery", "response_spider", "risk_groups",
+    "roc_over_time", "save", "scanner_chart", "shap_summary", "subgroups", "survival_card", "survshap", "tag_words",
+    "tidy", "univariate_forest", "visits",
 ]  # fmt: skip
