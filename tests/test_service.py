@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,7 +241,8 @@ def test_an_endless_upload_without_length_is_cut_off_and_fills_no_disk(start, he
         line.sendall(_head(None) + b"%x\r\n" % len(begun) + begun + b"\r\n")
         while not said and time.time() < end:
             line.sendall(piece)
-            most = max(most, sum(file.stat().st_size for file in held.rglob("*.nii")))
+            with suppress(FileNotFoundError):  # removed while it is looked at
+                most = max(most, sum(file.stat().st_size for file in held.rglob("*.nii")))
             said = line.recv(65536) if select.select([line], [], [], 0)[0] else b""
     assert said.startswith(b"HTTP/1.1 413") and most <= SMALL.file_bytes
 

@@ -304,8 +304,8 @@ def table(study, model: str) -> pd.DataFrame:
         said = pd.DataFrame(known.judge(network, spoilt))
         score = said["score"].to_numpy(float)
         before = score if before is None else before
-        truth = np.repeat([0, 1], [len(before), len(score)])
-        auroc = roc_auc_score(truth, np.r_[before, score]) if name != "none" else np.nan
+        spoilt_ones = np.repeat([0, 1], [len(before), len(score)])
+        auroc = roc_auc_score(spoilt_ones, np.r_[before, score]) if name != "none" else np.nan
         rows.append({
             "shift": name, "patients": len(score), "refused": said["refused"].mean(), "score": np.median(score),
             "limit": known.limit, "auroc": auroc, "group": said["group"].mode()[0],

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 
-from survpack.errors import BadInput
 from survpack.study import Study
 
 
-def importance_against_truth(
+def importance_against_planted(
     study: Study, importances: dict[str, pd.DataFrame], *, repeats: int = 2000, confidence: float = 0.95
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Do importances order the columns of the chart as the planted hazard does?
 
     What a column truly does is the standard deviation, over all patients, of its part of the log hazard; a column
@@ -22,33 +22,28 @@ def importance_against_truth(
     Parameters
     ----------
     study : Study
-        Of a phantom.
     importances : dict of str to DataFrame
         `feature`, `importance`; a feature `image` is left out, for the truth gives it no coefficient.
 
     Returns
     -------
-    DataFrame
-        `method`, `columns` (how many), `spearman` with `_low` and `_high` (percentiles, resampling columns), `p`
+    DataFrame or None
+        None where the cohort is no phantom, or nothing asked about is of its hazard. `method`, `columns` (how many), `spearman` with `_low` and `_high` (percentiles, resampling columns), `p`
         (share of random orders that do as well, one-sided), `kendall`. All NaN with fewer than `FEWEST` columns that
         differ, where all importances are one, and where one is not known.
-
-    Raises
-    ------
-    BadInput
-        Where there is no truth, or no column of a method is in it.
     """
+    if not study.paths.truth.exists():
+        return None
     strength, rows = planted_strength(study), []
     rng = np.random.default_rng(study.params.explain.seed)
     for method, importance in importances.items():
         own = importance.set_index("feature")["importance"].drop("image", errors="ignore").astype(float)
         true = strength.reindex(own.index).fillna(0.0)
         if not true.any():
-            raise BadInput(f"{study.name}: no column of `{method}` is of the planted hazard, expected some of them; "
-                           "name columns as the chart and the biomarkers do.")  # fmt: skip
+            continue
         a, b = own.to_numpy(), true.to_numpy()
         rows.append({"method": method, "columns": len(a)} | _alike(a, b, rng, repeats, confidence))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else None
 
 
 FEWEST = 3  # pairs that differ, of which there is an order to speak of
@@ -63,10 +58,6 @@ TERMS = {  # of a phantom's hazard to columns of chart and lesion biomarkers; wh
 
 def planted_strength(study: Study) -> pd.Series:
     """Standard deviation over patients of what each column adds to the planted log hazard, by column."""
-    import json
-
-    if not study.paths.truth.exists():
-        raise BadInput(f"{study.name}: no planted truth, expected a phantom; compare importances on `mets`.")
     truth = pd.read_parquet(study.paths.truth)
     coefficients = json.loads(study.paths.truth.with_suffix(".json").read_text())["coefficients"]
     parts: dict[str, pd.Series] = {}
