@@ -339,7 +339,10 @@ def effect_text(found: pd.DataFrame) -> str:
     """How far the images set risks apart at all, and how well the second network learnt its marker."""
     first, r2 = found.iloc[0], found.attrs.get("marker_r2")
     holds, change = _holds(RULES[0], first), interval_text(_triple(first, "effect"), 3)
-    small = f", not surely above {RULES[0].limit:g}: there may be nothing to explain" if holds is False else ""
+    limit = f"{RULES[0].limit:g}"
+    nothing = f", below {limit}: there is nothing to explain"
+    perhaps = f", not surely above {limit}: there may be nothing to explain"
+    small = "" if holds is not False else nothing if first["effect_high"] < RULES[0].limit else perhaps
     few = ", of too few patients to decide" if holds is None else ""
     moved = (
         f"Without their images, patients' risks change by {change} standard deviations, apart from what all share"
