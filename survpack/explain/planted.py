@@ -20,7 +20,7 @@ from survpack.errors import BadInput
 from survpack.explain.attribution import METHODS, attribute
 from survpack.explain.marks import CONTROLS, iou, pointing, share_over_chance
 from survpack.models import Deep, Patients, build
-from survpack.params import Explain, Params
+from survpack.params import Explain, Params, per_cohort
 from survpack.preprocess import CropSet
 from survpack.study import TEST_FOLD, Study, fit_digest
 
@@ -31,7 +31,7 @@ LEAST = 0.5  # R2 on held-out crops below which the network has not learnt its c
 SHOWN = 0.5  # brightness at least of the balls that explanations are to find
 MIDDLE, SPAN = 1000.0, 500.0  # days said of no ball, and taken off for the brightest: a bright one is a high risk
 COPIES = 3  # of each development crop, with another ball: the place must not tell the brightness
-EPOCHS = 4
+EPOCHS = 4  # at most: fewer where a profile trains for fewer
 RATE = {"compact": 3e-3}
 USUAL_RATE = 3e-4  # the deep backbones give up their image above it, and say one number for everyone
 BATCH = 8
@@ -68,6 +68,8 @@ def score(study: Study, encoder: str, choice: Explain, *, confidence: float | No
 
     if encoder in study.params.models:
         encoder = build(encoder, study.params).encoder
+    nothing = dict.fromkeys(("marker_in", "marker_pointing", "marker_iou", "shown"), [np.nan])
+    each = {method: pd.DataFrame(nothing) for method in [*METHODS, *CONTROLS]}
     try:
         pen = pen_of(study.patients.take(study.development))
         held = study.patients.take(study.fold(TEST_FOLD)[1])
@@ -76,11 +78,11 @@ def score(study: Study, encoder: str, choice: Explain, *, confidence: float | No
             raise BadInput(f"{study.name}: no test patient has the sequence that most have, expected some.")
         network = learnt(study, encoder, choice)
         r2 = found_again(network, marked(held, choice.seed + 1, COPIES, pen=pen))
-        seen = marked(held, choice.seed + 2, least=SHOWN, pen=pen)
-        each = scored(network, seen.patients, seen.ball, CropSet.load(study.paths.crops).labels, choice)
+        if r2 >= LEAST:
+            seen = marked(held, choice.seed + 2, least=SHOWN, pen=pen)
+            each = scored(network, seen.patients, seen.ball, CropSet.load(study.paths.crops).labels, choice)
     except BadInput:  # no sequence, no room, nobody to learn from: what was not tried is not held against a method
-        nothing = dict.fromkeys(("marker_in", "marker_pointing", "marker_iou", "shown"), [np.nan])
-        each, r2 = {method: pd.DataFrame(nothing) for method in [*METHODS, *CONTROLS]}, np.nan
+        r2 = np.nan
     table = intervals(
         each,
         repeats=study.params.scores.bootstrap,
@@ -199,7 +201,7 @@ def bare(encoder: str, params: Params) -> Deep:
     network = Deep(encoder, "image", "mse", params, measured=False, members=1)
     still = dict.fromkeys(type(network.choice.augment).model_fields, 0.0)
     changed = {
-        "epochs": {"other": EPOCHS},
+        "epochs": {"other": min(EPOCHS, per_cohort(params.training.epochs, encoder.removesuffix("-2d")))},
         "learning_rate": RATE.get(encoder, USUAL_RATE),
         "batch_size": BATCH,
         "dropout": 0.0,
