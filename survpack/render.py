@@ -268,10 +268,11 @@ def _prognosis_speed() -> str:
     if not set(wanted) <= set(found):
         return "How long a card takes was not measured for this page."
     warm, cold, maps, errors, median, late, memory = (found[name]["ours"] for name in wanted)
+    asked = re.search(r"\d+ requests from \d+ clients at once", found["service-errors"]["unit"])[0]
     failed = "none failed" if not errors else f"{_count(int(errors), 'request')} failed"
     return (
         f"From NIfTI, outlines and chart to the card, EfficientNet-B0 takes {warm:.1f} seconds warm and {cold:.1f} from the "
-        f"start of the command, Grad-CAM of all patients of the phantom {maps:.0f} seconds. Of {_plain(found['service-errors']['unit'].split(', ')[-1])}, "
+        f"start of the command, Grad-CAM of all patients of the phantom {maps:.0f} seconds. Of {asked}, "
         f"{failed}; the median answer took {median:.1f} seconds, the 99th percentile {late:.1f}, and memory peaked at "
         f"{amount(memory)} MB."
     )
