@@ -373,7 +373,9 @@ def _bundle(told: dict, cohort: str) -> dict:
     cards = f"{_count(len(told['cards']), 'card')} of test patients {'are' if len(told['cards']) > 1 else 'is'} in `reports/cards/{cohort}/`"
     said = [
         f"{cards[0].upper()}{cards[1:]}; {f'declined: {_listed(declined)}' if declined else f'none is declined{wrong}'}.",
-        f"As ONNX the network differs by {told['onnx_difference']:.0e} at most.",
+        f"As ONNX the network differs by {told['onnx_difference']:.0e} at most."
+        if known(told.get("onnx_difference"))
+        else "It could not be exported as ONNX.",
     ]
     return {"model": label(told["model"]), "cards": " ".join(said)}
 

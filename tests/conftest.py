@@ -23,6 +23,12 @@ hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is
 hypothesis.settings.load_profile("busy")
 os.environ["SURVPACK_JOBS"] = "1"  # another process would not know what a test has put in a module's place
 
+
+def pytest_collection_modifyitems(items):
+    """The slow ones first: the whole study would else be alone at the end, on one of two workers."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 DICTIONARY = {
     "age": {"kind": "numeric", "unit": "years"},
     "fitness": {"kind": "ordered", "levels": ["poor", "fair", "good"]},

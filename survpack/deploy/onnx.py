@@ -158,3 +158,16 @@ def _difference(net, path: Path, given: list[np.ndarray]) -> float:
     asked = {one.name for one in session.get_inputs()}
     said = session.run(None, {name: one for name, one in zip(net.names, given, strict=True) if name in asked})[0]
     return float(np.abs(said - net(*(torch.as_tensor(one) for one in given)).numpy()).max())
+
+
+def tried(bundle, path: Path) -> dict:
+    """`onnx_difference` of `export`; or `onnx`, why there is none: not every network can be traced for any patient."""
+    try:
+        return {"onnx_difference": export(bundle, path)}
+    except BadInput as error:
+        return {"onnx": str(error)}
+    except Exception as error:  # torch's exporter and onnxruntime raise what they like
+        path.unlink(missing_ok=True)
+        return {
+            "onnx": f"{bundle.about['model']}: cannot be exported ({type(error).__name__}); export another network."
+        }

@@ -111,7 +111,7 @@ def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float) 
     Returns
     -------
     dict
-        `horizon_days`; `groups` (the two predicted risks that part low, middle and high); `curves` (group to
+        `horizon_days`; `groups` (the two predicted risks that part low, middle and high); `curves` (each group that is not empty, to
         `patients`, and Kaplan–Meier's `times`, `survival`, `low`, `high` on the study's grid, as far as anyone is
         followed; how many died is not told, for it may be one or two); `percentiles` (`levels`, and the predicted risk at each).
     """
@@ -127,6 +127,7 @@ def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float) 
         "curves": {
             name: _kaplan_meier(known[member == k], np.r_[0.0, prognosis.times], confidence)
             for k, name in enumerate(GROUPS)
+            if (member == k).any()  # a model that says one risk of everyone makes one group
         },
         "percentiles": {"levels": LEVELS, "risk": np.percentile(risk, LEVELS).tolist()},
     }
