@@ -59,7 +59,7 @@ def cards(study: Study, model: str, repeats: int) -> dict[str, float]:
     from survpack.deploy import bundle
     from survpack.deploy.answer import answer
     from survpack.deploy.card import page
-    from survpack.deploy.intake import read
+    from survpack.deploy.intake import read_for
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -75,9 +75,7 @@ def cards(study: Study, model: str, repeats: int) -> dict[str, float]:
         )
 
         def warm() -> None:
-            one = read(
-                made.about["schema"], study.params, study.name, chart=Path(given["chart"]), scans=scans, masks=masks
-            )
+            one = read_for(made, chart=Path(given["chart"]), scans=scans, masks=masks)
             Path(given["out"]).write_text(page(answer(made, one), made), encoding="utf-8")
 
         warm()  # imports

@@ -74,8 +74,9 @@ def bundle(mean: float = 400.0, score: float = 1.0, **changes) -> SimpleNamespac
     low, high = np.clip(GRID - 0.2, 0, 1), np.clip(GRID + 0.2, 0, 1)
     low[-1] = 1.0
     judge = SimpleNamespace(judge=lambda model, patients: [likeness(score)])
+    told = about(**changes)
     return SimpleNamespace(
-        about=about(**changes), model=Exponential(mean), likeness=judge, times=TIMES,
+        about=told, params=told["params"], model=Exponential(mean), likeness=judge, times=TIMES,
         recalibration=Recalibration(GRID, low, high, 0.95, 100, 60, rule), reference_frame=pd.DataFrame([TYPICAL]),
         reference_embedding=np.zeros((1, 0), np.float32),
     )  # fmt: skip

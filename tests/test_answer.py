@@ -179,12 +179,10 @@ def test_paths_without_a_name_or_with_one_twice_are_refused(given):
 def _stand_in(monkeypatch):
     from survpack.deploy import bundle as bundles
     from survpack.deploy import intake as intakes
-    from survpack.params import Params
 
     asked = {}
     monkeypatch.setattr(bundles, "load", lambda folder, expect: bundle())
     monkeypatch.setattr(intakes, "read", lambda *args, **given: asked.update(given) or intake())
-    monkeypatch.setattr(Params, "model_validate", staticmethod(lambda stored: stored))
     return asked
 
 

@@ -16,6 +16,7 @@ from survpack.deploy.likeness import CHART, IMAGE, NETWORK, Group, Likeness
 from survpack.deploy.shifts import SHIFTS
 from survpack.errors import BadInput
 from survpack.models import Deep
+from survpack.study import fitted
 
 
 def brains(make_patients, count: int, seed: int):
@@ -223,7 +224,9 @@ def test_descriptors_are_finite_and_name_what_they_measure(train):
 
 def test_the_table_has_each_shift_beside_the_patients_as_they_are(study_of, tiny_encoder, make_patients, tmp_path):
     study = study_of(tmp_path, make_patients(40, 2, 16))
-    found = likeness.table(study, "hybrid-tiny-cox").set_index("shift")
+    network, held = fitted(study, "hybrid-tiny-cox"), study.patients.take(study.fold(-1)[1])
+    learnt = Likeness.learn(network, study.patients.take(study.development))
+    found = likeness.table(learnt, network, held).set_index("shift")
     assert found.index[0] == "none" and np.isnan(found.loc["none", "auroc"])
     assert "sequences swapped" not in found.index  # one sequence alone
     assert found.loc["three times as bright", "auroc"] > 0.95

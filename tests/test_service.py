@@ -568,13 +568,13 @@ def intakes():
     """`intakes(limits)`: a service that takes patients in as the real one does, and says nothing of them."""
     bare = {"unit": "", "description": "", "levels": None, "low": None, "high": None}
     schema = wrong.SCHEMA | {"chart": {name: bare | column for name, column in wrong.SCHEMA["chart"].items()}}
-    about = ABOUT | {"schema": schema, "params": params_module.load().model_dump(mode="json")}
+    asked = SimpleNamespace(about=ABOUT | {"schema": schema}, params=params_module.load())
 
     def take(bundle, sent, as_page, limits):
         service.taken_in(bundle, sent, limits)
         return {}
 
-    return lambda limits=LIMITS: served(SimpleNamespace(about=about), take, limits)
+    return lambda limits=LIMITS: served(asked, take, limits)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from survpack.deploy.reference import GROUPS
+from survpack.deploy.writing import is_there, require_writable, whole
 from survpack.errors import BadInput
 from survpack.numbers import amount, without_nan
 
@@ -162,8 +163,6 @@ def run(
     """
     from survpack.deploy import bundle, intake, quick_imports
     from survpack.deploy.card import page
-    from survpack.deploy.writing import require_writable, whole
-    from survpack.params import Params
 
     quick_imports()
     _label(label)
@@ -171,12 +170,8 @@ def run(
     for path in [out, *([out.with_suffix(".json")] if as_json else [])]:
         require_writable(path)
     chosen = bundle.load(Path(model), expect)
-    scan = {"scans": paths_of(scans, "--scan"), "masks": paths_of(masks, "--mask")}
-    read = intake.read(
-        chosen.about["schema"], Params.model_validate(chosen.about["params"]), chosen.about["cohort"]["name"],
-        chart=chart, **scan,
-    )  # fmt: skip
-    said = answer(chosen, read, label=label, explained=True)
+    given = {"scans": paths_of(scans, "--scan"), "masks": paths_of(masks, "--mask")}
+    said = answer(chosen, intake.read_for(chosen, chart=chart, **given), label=label)
     texts = {out: page(said, chosen)}
     if as_json:
         texts[out.with_suffix(".json")] = json.dumps(said.as_json(), indent=2, ensure_ascii=False) + "\n"
@@ -187,18 +182,10 @@ def run(
 
 
 def _page_at(out: Path) -> Path:
-    out = out / "card.html" if _there(out, Path.is_dir) else out
+    out = out / "card.html" if is_there(out, Path.is_dir) else out
     if out.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--out: found {out.name}, expected the name of a page; end it in .html.")
     return out
-
-
-def _there(path: Path, kind) -> bool:
-    """`path.is_dir()` or `path.exists()`; False of what the system cannot even look at."""
-    try:
-        return kind(path)
-    except OSError:
-        return False
 
 
 def paths_of(given: list[str], option: str) -> dict[str, Path] | Path | None:
@@ -211,7 +198,7 @@ def paths_of(given: list[str], option: str) -> dict[str, Path] | Path | None:
     """
     if not given:
         return None
-    if len(given) == 1 and ("=" not in given[0] or _there(Path(given[0]), Path.exists)):
+    if len(given) == 1 and ("=" not in given[0] or is_there(Path(given[0]))):
         return Path(given[0])
     pairs = [one.partition("=") for one in given]
     names = [name for name, _, _ in pairs]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from survpack.deploy import quick_imports
+from survpack.deploy.writing import is_there, require_writable, whole
 from survpack.errors import BadInput
 from survpack.numbers import without_nan
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from survpack.deploy.likeness import Likeness
     from survpack.models import Deep
+    from survpack.params import Params
     from survpack.recalibration import Recalibration
 
 FORMAT = 1
@@ -90,6 +92,13 @@ class Bundle:
         return self.about["id"]
 
     @cached_property
+    def params(self) -> Params:
+        """Every choice of the study."""
+        from survpack.params import Params
+
+        return Params.model_validate(self.about["params"])
+
+    @cached_property
     def reference_frame(self) -> pd.DataFrame:
         """The typical patient's chart and biomarkers, one row."""
         import pandas as pd
@@ -124,7 +133,6 @@ def make(study, model: str, folder: Path, *, explanation: dict | None = None) ->
         For a model that is no network or was not trained, where the weights say other than the predictions, and for a
         folder that cannot be written.
     """
-    from survpack.deploy.writing import require_writable, whole
     from survpack.models import Deep, build
     from survpack.study import fitted
 
@@ -139,11 +147,11 @@ def make(study, model: str, folder: Path, *, explanation: dict | None = None) ->
     folder = Path(folder)
     for name in (WEIGHTS, FACTS):
         require_writable(folder / name)
-    network = fitted(study, model)
+    network, tensors = fitted(study, model), weights.read_bytes()
     _require_own(study, model, network)
-    content = _content(study, model, network, weights.read_bytes(), explanation)
+    content = _content(study, model, network, tensors, explanation)
     content["id"] = identity(content)
-    for name, text in ((WEIGHTS, weights.read_bytes()), (FACTS, as_text(content).encode())):
+    for name, text in ((WEIGHTS, tensors), (FACTS, as_text(content).encode())):
         with whole(folder / name) as part:
             part.write_bytes(text)
     return load(folder)
@@ -179,11 +187,7 @@ def load(folder: Path, expect: str = "") -> Bundle:
 def read(folder: Path, expect: str = "") -> tuple[dict, bytes]:
     """The content of `bundle.json` and the weights, once both are as they were written; see `load`."""
     folder = Path(folder)
-    try:
-        there = folder.is_dir()
-    except OSError:  # a name that is too long, a place nobody may look at
-        there = False
-    if not there:
+    if not is_there(folder, Path.is_dir):
         raise BadInput(
             f"{folder}: no folder, expected a bundle ({FACTS} and {WEIGHTS}); `python -m survpack bundle COHORT` makes one."
         )

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from survpack.deploy.answer import Answer, answer
 from survpack.deploy.bundle import Bundle
 from survpack.deploy.card import headline
-from survpack.deploy.intake import read
+from survpack.deploy.intake import read_for
 from survpack.preprocess import at_baseline
 from survpack.study import TEST_FOLD, Study
 
@@ -77,9 +77,7 @@ def in_a_line(said: Answer) -> str:
 
 
 def _answered(study: Study, bundle: Bundle, patient: str, scans: dict[str, Path], masks: dict[str, Path]) -> Answer:
-    given = read(
-        bundle.about["schema"], study.params, study.name, chart=chart_of(study, patient), scans=scans, masks=masks
-    )
+    given = read_for(bundle, chart=chart_of(study, patient), scans=scans, masks=masks)
     return answer(bundle, given, label=patient)
 
 

@@ -151,6 +151,11 @@ def read(
     return Intake(patients, images, mask, grid, notes, missing, imputed, facts)
 
 
+def read_for(bundle, **given) -> Intake:
+    """`read` as a bundle asks for it."""
+    return read(bundle.about["schema"], bundle.params, bundle.about["cohort"]["name"], **given)
+
+
 def _given(
     schema, labels, scans, masks, place: Path, limits: Limits, budget: Budget
 ) -> tuple[list[_Volume], list[str]]:

@@ -272,16 +272,17 @@ class Likeness:
             raise BadInput(f"likeness: {error} is amiss in what was stored; make the bundle anew.") from None
 
 
-def table(study, model: str) -> pd.DataFrame:
-    """Who is refused among the held-out patients, as they are and after their scans or charts were spoilt.
+def table(learnt: Likeness, network: Deep, held: Patients) -> pd.DataFrame:
+    """Who is refused among held-out patients, as they are and after their scans or charts were spoilt.
 
     Volumes are not measured anew on what was spoilt. No outcome is read.
 
     Parameters
     ----------
-    study : Study
-    model : str
-        A network.
+    learnt : Likeness
+    network : Deep
+        The one it was learnt with.
+    held : Patients
 
     Returns
     -------
@@ -292,23 +293,20 @@ def table(study, model: str) -> pd.DataFrame:
     from sklearn.metrics import roc_auc_score
 
     from survpack.deploy.shifts import SHIFTS
-    from survpack.study import TEST_FOLD, fitted
 
-    network, held = fitted(study, model), study.patients.take(study.fold(TEST_FOLD)[1])
-    known = Likeness.learn(network, study.patients.take(study.development))
     rows, before = [], None
     for name, spoil in {"none": lambda patients: patients, **SHIFTS}.items():
         spoilt = spoil(held)
         if spoilt is None:
             continue
-        said = pd.DataFrame(known.judge(network, spoilt))
+        said = pd.DataFrame(learnt.judge(network, spoilt))
         score = said["score"].to_numpy(float)
         before = score if before is None else before
         spoilt_ones = np.repeat([0, 1], [len(before), len(score)])
         auroc = roc_auc_score(spoilt_ones, np.r_[before, score]) if name != "none" else np.nan
         rows.append({
             "shift": name, "patients": len(score), "refused": said["refused"].mean(), "score": np.median(score),
-            "limit": known.limit, "auroc": auroc, "group": said["group"].mode()[0],
+            "limit": learnt.limit, "auroc": auroc, "group": said["group"].mode()[0],
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -147,17 +147,14 @@ class Prognoses:
 def taken_in(bundle, sent: uploads.Upload, limits: Limits):
     """`intake.read` of what was sent, within the service's limits."""
     from survpack.deploy import intake
-    from survpack.params import Params
 
     most = replace(
         intake.LIMITS,
         file_bytes=min(limits.file_bytes, intake.LIMITS.file_bytes),
         unpacked_bytes=min(limits.unpacked_bytes, intake.LIMITS.unpacked_bytes),
     )
-    return intake.read(
-        bundle.about["schema"],
-        Params.model_validate(bundle.about["params"]),
-        bundle.about["cohort"]["name"],
+    return intake.read_for(
+        bundle,
         chart=sent.chart,
         scans=_scans(sent, limits),
         masks=sent.masks or None,

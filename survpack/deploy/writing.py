@@ -1,4 +1,4 @@
-"""Files that a user asked for by name: whether they can be written is said before the work, in a sentence."""
+"""Files that a user asked for by name: whether they are there or can be written is said before the work."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from survpack.errors import BadInput
 from survpack.paths import written_whole
 
 LONGEST = 255 - len(".part")  # bytes of a name: what file systems take, less what `written_whole` adds
+
+
+def is_there(path: Path, kind=Path.exists) -> bool:
+    """`path.exists()` or `path.is_dir()`; False of what the system cannot even look at, such as a name too long."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def require_writable(path: Path) -> None:
