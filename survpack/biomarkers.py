@@ -185,13 +185,13 @@ def _absent(images: dict[str, pd.DataFrame]) -> dict[str, list[tuple]]:
 def _shape(rows: pd.DataFrame, choice: dict) -> dict:
     """Lesion biomarkers and shape features of the patient's first mask."""
     first, regions = rows.iloc[0], regions_of(choice["labels"], choice["regions"])
-    mask = preprocess.read_image(first["mask_path"])
+    mask, rounded = preprocess.read_mask(first["mask_path"])
     scans = {} if choice["change"] else on_grid_of(mask, rows)
     if choice["change"]:
         image = preprocess.read_image(first["path"], sitk.sitkFloat32) if first["path"] else None
         mask = _changed(image, mask, first["modality"], choice)[1]
     found, reasons = lesions.measure(mask, choice["labels"], scans)
-    notes = [("lesion", "", reason) for reason in reasons]
+    notes = [("lesion", "", reason) for reason in [rounded, *reasons] if reason]
     if not scans and not choice["change"] and "mr" in rows.loc[rows["path"] != "", "modality"].map(kind_of).tolist():
         notes.append(("lesion", "", "surface_mm, ventricle_mm: no MR image on the grid of the mask"))
     if choice["shape"]:
@@ -246,7 +246,7 @@ def _sequence(row: pd.DataFrame, choice: dict) -> dict:
 
 def _prepared(one, choice: dict) -> tuple[sitk.Image, sitk.Image, list]:
     """Image and mask on one isotropic grid, grey values in their unit."""
-    mask = preprocess.read_image(one.mask_path)
+    mask, _ = preprocess.read_mask(one.mask_path)
     image = preprocess.read_image(one.path, sitk.sitkFloat32)
     notes = []
     if choice["kind"] == "mr":

@@ -144,11 +144,11 @@ def _ct(how: Configuration, image: Path, mask: Path, reference: Path) -> tuple[d
     import SimpleITK as sitk  # slow to import
 
     from survpack import grids
-    from survpack.preprocess import read_image
+    from survpack.preprocess import read_image, read_mask
 
     on_grid = (
         grids.resampled(read_image(str(image)), SPACING_MM, how.image),
-        grids.resampled_mask(read_image(str(mask)), SPACING_MM, "half"),
+        grids.resampled_mask(read_mask(str(mask))[0], SPACING_MM, "half"),
     )
     values, numbers = (sitk.GetArrayFromImage(volume).transpose(2, 1, 0) for volume in on_grid)
     values, intact = np.rint(values), numbers == 1  # CT numbers are whole

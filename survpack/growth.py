@@ -22,7 +22,7 @@ from tqdm import tqdm
 from survpack import lesions
 from survpack.cohort import TUMOUR, Cohort, listed
 from survpack.errors import BadInput
-from survpack.preprocess import read_image
+from survpack.preprocess import read_mask
 
 VISIT = ["patient_id", "session", "day"]
 SIZE = ["tumour_ml", "diameter_sum_mm"]
@@ -176,7 +176,7 @@ def diameter_sum(mask: sitk.Image, tumour_labels: list[int]) -> float:
 
 
 def _size(path: str, labels: dict[int, str]) -> dict[str, float]:
-    mask = read_image(path)
+    mask, _ = read_mask(path)
     voxel_ml = float(np.prod(mask.GetSpacing())) / 1000
     found = lesions.lesion_volumes(sitk.GetArrayViewFromImage(mask), voxel_ml, labels)
     tumour = [number for number, meaning in labels.items() if meaning in TUMOUR]

@@ -6,8 +6,6 @@ The declared steps before it, which features share, are in `grids` (orientation,
 from __future__ import annotations
 
 import json
-import re
-import zlib
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -18,6 +16,7 @@ import SimpleITK as sitk
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from survpack import nifti
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
 from survpack.grids import finite, like, oriented
@@ -27,7 +26,7 @@ from survpack.paths import written_whole
 
 SAME_FRAME_DICE = 0.8  # masks of one lesion in one frame overlap by more: 0.87 or more in 50 of 51 patients of sts
 FLOATS = (sitk.sitkFloat32, sitk.sitkFloat64)
-NIFTI = re.compile(r"\.nii(\.gz)?$")
+_TO_LPS = np.diag([-1.0, -1.0, 1.0])  # NIfTI counts to the right and front, ITK to the left and back
 LARGEST = float(np.finfo(np.float16).max)  # crops are kept in half precision
 BASELINE_DAYS = 30  # CT, MR and PET of one work-up are seldom taken on one day
 
@@ -140,13 +139,15 @@ def crop_patient(
         if np.abs(voxels).max() > LARGEST:
             notes.append(f"{row.modality}: values to {np.abs(voxels).max():.3g}, cut off at {LARGEST:g}")
         images[modalities.index(row.modality)] = voxels.clip(-LARGEST, LARGEST)
-    numbers = onto(read_image(first), cubes[first], sitk.sitkNearestNeighbor)
+    numbers, note = read_mask(first)
+    notes.append(note)
+    numbers = onto(numbers, cubes[first], sitk.sitkNearestNeighbor)
     masks = np.stack([np.isin(numbers, own) for own in _numbers(cohort.labels).values()]).astype(np.float32)
     return images, masks, aligned, "; ".join(filter(None, notes))
 
 
 def _lesion(path: str, tumour_labels: list[int]) -> sitk.Image:
-    mask = read_image(path)
+    mask, _ = read_mask(path)
     if not np.isin(sitk.GetArrayViewFromImage(mask), tumour_labels).any():
         raise BadInput(
             f"{path}: empty mask, expected a voxel of label {' or '.join(map(str, tumour_labels))}; draw the lesion, or "
@@ -161,42 +162,67 @@ def _numbers(labels: dict[int, str]) -> dict[str, list[int]]:
 
 
 def read_image(path: str, pixel: int = sitk.sitkUnknown) -> sitk.Image:
-    """A volume from disk; what is NaN or infinite there is so here (ITK's own NIfTI reader makes it 0, and says nothing).
+    """A volume from disk, in the place that `nifti` gives it; what is NaN or infinite there is so here.
+
+    Parameters
+    ----------
+    path : str
+        NIfTI, or what else ITK reads (NRRD, MetaImage), placed as ITK has it.
+    pixel : int
+        SimpleITK's number of the pixel type; by default that of the file.
 
     Raises
     ------
     BadInput
         For what is no image, axes that are not at right angles, or more than one volume.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(path)
-    reader.SetOutputPixelType(pixel)
-    try:
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        if len(size) < 3 or max(size[3:], default=1) > 1:
-            raise BadInput(f"{path}: an image of size {size}, expected one volume of three axes; extract one volume.")
-        image = _floats(path, reader) if reader.GetPixelID() in FLOATS and NIFTI.search(path) else reader.Execute()
-    except (RuntimeError, OSError, EOFError, ValueError, zlib.error) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise BadInput(
-            f"{path}: unreadable ({reason}), expected a NIfTI file with axes at right angles; "
-            "copy it anew, or resample it onto such axes."
-        ) from None
-    image = image if len(size) == 3 else sitk.Extract(image, [*size[:3], *[0] * (len(size) - 3)])
+    if nifti.NAMED.search(path):
+        values, place = nifti.read(path)
+        image = placed(values, place.affine)
+    else:
+        image = _by_itk(path)
     return image if pixel in (sitk.sitkUnknown, image.GetPixelID()) else sitk.Cast(image, pixel)
 
 
-def _floats(path: str, reader: sitk.ImageFileReader) -> sitk.Image:
-    """The voxels as they are, in the place that ITK reads from the header."""
-    import nibabel as nib
+def read_mask(path: str) -> tuple[sitk.Image, str]:
+    """A mask as whole numbers, and what is to be known of it: "" where its values were whole.
 
-    values = np.asarray(nib.load(path).dataobj, dtype=np.float32 if reader.GetPixelID() == FLOATS[0] else np.float64)
-    image = sitk.GetImageFromArray(values.reshape(reader.GetSize(), order="F").T, isVector=False)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
+    Raises
+    ------
+    BadInput
+        As `read_image`, and for values that are further from a whole number than rounding leaves them.
+    """
+    mask = read_image(path)
+    whole, off = nifti.labels(sitk.GetArrayViewFromImage(mask))
+    if off > nifti.ROUNDED:
+        raise BadInput(
+            f"{path}: mask values that are no whole numbers, as a scan has, expected one number a label; save the labels as "
+            "integers, resampled by nearest neighbour."
+        )
+    return like(whole, mask) if mask.GetPixelID() in FLOATS else mask, "labels rounded" if off else ""
+
+
+def placed(values: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """An image of `values` (x, y, z) where `affine` (to mm, NIfTI's axes, at right angles) has them."""
+    kind = {"b": np.uint8, "f": np.float64 if values.itemsize > 4 else np.float32}.get(values.dtype.kind)
+    image = sitk.GetImageFromArray(values.T.astype(kind or values.dtype.newbyteorder("="), copy=False))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((_TO_LPS @ (affine[:3, :3] / spacing)).ravel().tolist())
+    image.SetOrigin((_TO_LPS @ affine[:3, 3]).tolist())
     return image
+
+
+def _by_itk(path: str) -> sitk.Image:
+    try:
+        image = sitk.ReadImage(path)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise BadInput(f"{path}: unreadable ({reason}), expected a NIfTI file; convert it, or copy it anew.") from None
+    size = image.GetSize()
+    if len(size) < 3 or max(size[3:], default=1) > 1:
+        raise BadInput(f"{path}: an image of size {size}, expected one volume of three axes; extract one volume.")
+    return image if len(size) == 3 else sitk.Extract(image, [*size[:3], *[0] * (len(size) - 3)])
 
 
 def at_baseline(images: pd.DataFrame) -> pd.DataFrame:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from survpack import overlap
+from survpack import nifti, overlap
 from survpack.checks import check_overlap, ordered
 from survpack.cohort import TUMOUR, Finding, listed
-
-LARGEST_VOXEL_MM = 10
 
 
 def check_images(images: pd.DataFrame, participants: pd.DataFrame, labels: dict, where: str) -> list[Finding]:
@@ -107,7 +103,7 @@ def _examine_group(rows: list, labels: dict[int, str]) -> tuple[list[Finding], l
             findings.append(Finding("error", row.path, "no mask beside this image", "a segmentation on the same grid",
                                     "add the mask (*_dseg.nii.gz), or remove the image"))  # fmt: skip
         elif voxels is not None and values is not None:
-            findings += _about_grids(path, mask, image)
+            findings += _about_grids(path, mask, values.shape, image, voxels.shape)
     patient = (str(rows[0].patient_id),)
     return [replace(finding, patients=patient) for finding in findings], hashes
 
@@ -117,47 +113,27 @@ def _hash(row, image, values: np.ndarray, drawn: tuple | None = None) -> list:
 
 
 def _read(path: str) -> tuple:
-    """Header, voxels and findings; the first two None where there is nothing to read."""
+    """Place, voxels and findings; the first two None where there is nothing to read."""
     if not Path(path).exists():
         return None, None, [Finding("error", path, "file not found", "a NIfTI file",
                                     "put it there, or correct the table of images")]  # fmt: skip
     try:
-        image = nib.load(path)
-        values = np.asarray(image.dataobj)
-        if values.dtype.kind not in "buif":
-            raise ValueError(f"voxels are {image.get_data_dtype()}, not numbers")
-        return image, values, _about_header(path, image)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        return None, None, [Finding("error", path, f"unreadable ({' '.join(str(error).split())[:200]})",
-                                    "a whole NIfTI file", "fetch or convert it again, as .nii.gz")]  # fmt: skip
-
-
-def _about_header(path: str, image) -> list[Finding]:
-    findings = []
-    if len(image.shape) != 3:
-        findings.append(Finding("error", path, f"{len(image.shape)}-D image (shape {image.shape})", "a 3-D volume",
-                                "save the one volume that is meant"))  # fmt: skip
-    size = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    if not np.isfinite(size).all() or (size <= 0).any() or (size > LARGEST_VOXEL_MM).any():
-        findings.append(
-            Finding("warning", path, f"voxels of an odd size ({' x '.join(f'{each:.3g}' for each in size)} mm)",
-                    f"above 0 and up to {LARGEST_VOXEL_MM} mm", "convert it again from the DICOM")
-        )  # fmt: skip
-    codes = [int(image.header[key]) for key in ("qform_code", "sform_code") if key in image.header]
-    if codes == [0, 0]:
-        findings.append(
-            Finding("warning", path, "no qform and no sform: left and right are not told", "one of the two",
-                    "convert it again from the DICOM")
-        )  # fmt: skip
-    return findings
+        values, place = nifti.read(path)
+    except nifti.Refused as refused:
+        return None, None, [refused.finding]
+    return place, values, [Finding("warning", path, *note) for note in place.notes]
 
 
 def _about_mask(path: str, drawn: np.ndarray, labels: dict[int, str]) -> list[Finding]:
-    present = set(pd.unique(drawn).tolist())
+    whole, off = nifti.labels(pd.unique(drawn))
+    present, findings = set(whole.tolist()), []
     tumour = {number for number, meaning in labels.items() if meaning in TUMOUR}
-    if any(number != int(number) for number in present if np.isfinite(number)) or not np.isfinite(list(present)).all():
+    if off > nifti.ROUNDED:
         return [Finding("error", path, "mask values that are no whole numbers", "one number a label",
                         "save the labels as integers; resample with nearest neighbour")]  # fmt: skip
+    if off:
+        findings = [Finding("warning", path, f"labels that are rounded (up to {off:.2g} off a whole number)", "integers",
+                            "save the labels as integers, without a slope")]  # fmt: skip
     if not present & tumour:
         return [Finding("error", path, "empty mask (no voxel of the tumour)",
                         f"at least one voxel labelled {listed(sorted(tumour))}",
@@ -167,7 +143,7 @@ def _about_mask(path: str, drawn: np.ndarray, labels: dict[int, str]) -> list[Fi
         return [Finding("error", path, f"unknown labels {listed(strange)}",
                         listed([f"{number} {meaning}" for number, meaning in labels.items()]),
                         "relabel the mask, or name the label in dseg.tsv")]  # fmt: skip
-    return []
+    return findings
 
 
 def _about_image(row, image, voxels: np.ndarray) -> list[Finding]:
@@ -183,10 +159,12 @@ def _about_image(row, image, voxels: np.ndarray) -> list[Finding]:
     return []
 
 
-def _about_grids(mask_path: str, mask, image) -> list[Finding]:
-    placed = np.allclose(image.affine, mask.affine, atol=1e-3)
-    if len(image.shape) != 3 or (image.shape == mask.shape and placed):  # of a 4-D image its shape is told
+def _about_grids(path: str, mask: nifti.Place, mask_shape, image: nifti.Place, shape) -> list[Finding]:
+    if mask_shape == shape and nifti.apart(mask.affine, image.affine, shape) <= nifti.SAME:
         return []
-    how = "in another place or size" if image.shape == mask.shape else f"shape {mask.shape}; the image's {image.shape}"
-    return [Finding("error", mask_path, f"mask on another grid than its image ({how.replace('(', '').replace(')', '')})",
+    if how := nifti.elsewhere(image, mask, shape):
+        return [Finding("error", path, how, "both in one place", "save the image with the place on which the mask was drawn as "
+                        "its sform and its qform")]  # fmt: skip
+    how = "in another place or size" if mask_shape == shape else f"shape {mask_shape}; the image's {shape}"
+    return [Finding("error", path, f"mask on another grid than its image ({how.replace('(', '').replace(')', '')})",
                     "the same shape and affine", "resample the mask onto the image (nearest neighbour)")]  # fmt: skip

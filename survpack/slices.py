@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from survpack import nifti
 from survpack.cohort import Cohort
 from survpack.preprocess import at_baseline
 
@@ -16,8 +17,9 @@ ORDER = ("t1n", "t1c", "t2w", "t2f", "ct", "pt", "mask")
 
 def volume(path: str) -> tuple[np.ndarray, tuple[float, float, float]]:
     """A volume whose axes run to the patient's right, front and head, and its voxel in mm."""
-    image = nib.as_closest_canonical(nib.load(path))
-    return np.asanyarray(image.dataobj), tuple(float(size) for size in image.header.get_zooms()[:3])
+    values, place = nifti.read(path)
+    image = nib.as_closest_canonical(nib.Nifti1Image(values, place.affine, dtype=values.dtype))
+    return np.asanyarray(image.dataobj), tuple(float(size) for size in nib.affines.voxel_sizes(image.affine))
 
 
 def largest_lesion(mask: np.ndarray, tumour: list[int]) -> np.ndarray:
@@ -54,6 +56,7 @@ def panel(row, tumour: list[int], *, title: str = "", field_mm: float | None = N
         lesion lies in air; `volume_ml` of the tumour; `title`.
     """
     mask, spacing = volume(row.mask_path) if row.mask_path else (None, None)
+    mask = mask if mask is None else nifti.labels(mask)[0]
     if row.path:
         image, spacing = volume(row.path)
     else:

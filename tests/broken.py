@@ -418,7 +418,7 @@ def ct_without_intercept(folder):
     _resave(folder, "ct", lambda values: values + 1000)
 
 
-@fault("warning", "sub-002_dseg.nii.gz", "odd size", "30 x 3 x 3 mm", "up to 10 mm")
+@fault("error", "sub-002_dseg.nii.gz", "30 x 3 x 3 mm", "0.05 to 20 mm a side")
 def voxels_in_another_unit(folder):
     for what in ("mask", "ct"):
         _resave(folder, what, affine=lambda affine: affine * [10, 1, 1, 1])

@@ -107,7 +107,7 @@ def test_a_broken_phantom_is_named(tmp_path):
     for file in conformance._files(tmp_path, "C"):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"not a volume")
-    with pytest.raises(BadInput, match=r"phantom\.nii\.gz: unreadable .* copy it anew"):
+    with pytest.raises(BadInput, match=r"phantom\.nii\.gz: unreadable .* fetch or convert it again"):
         run(tmp_path)
 
 

@@ -473,19 +473,22 @@ def mask_given_as_a_scan(folder, good):
     return _instead(good, good.masks)
 
 
-@wrong("voxels of")
+SFORM = 280  # byte of its twelve numbers
+
+
+@wrong("a sform that is no place")
 def scan_without_spacing(folder, good):
-    return _header(folder, good, _put(80, [0, 0, 0], "<f4"))
+    return _header(folder, good, _put(SFORM, np.zeros(12), "<f4"))
 
 
-@wrong("voxels of")
+@wrong("a sform that is no place")
 def scan_with_a_spacing_of_NaN(folder, good):
-    return _header(folder, good, _put(80, [np.nan], "<f4"))
+    return _header(folder, good, _put(SFORM, [np.nan], "<f4"))
 
 
 @wrong("voxels of 0.003")
 def scan_in_metres(folder, good):
-    return _header(folder, good, _put(80, [0.003] * 3, "<f4"))
+    return _header(folder, good, _put(SFORM, np.diag([0.003] * 3 + [0])[:3], "<f4"))
 
 
 @wrong("voxels of 3e.03")
@@ -585,7 +588,7 @@ def mask_in_the_background(folder, good):
     return _mask(folder, good, values)
 
 
-@wrong("as a scan has|values of a scan")
+@wrong("as a scan has")
 def scan_given_as_the_mask(folder, good):
     return good.given | {"masks": good.scans["t1c"]}
 

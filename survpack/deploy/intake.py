@@ -17,7 +17,16 @@ from survpack.cohort import IMAGES, OUTCOME, TUMOUR, Cohort
 from survpack.deploy.chart import CHART_BYTES, read_chart
 from survpack.deploy.folders import found_in
 from survpack.deploy.limits import Budget
-from survpack.deploy.volumes import File, check_mask, check_scan, check_together, image_of, unpacked
+from survpack.deploy.volumes import (
+    File,
+    check_mask,
+    check_place,
+    check_scan,
+    check_together,
+    image_of,
+    mask_of,
+    unpacked,
+)
 from survpack.errors import BadInput
 from survpack.grids import same_grid
 from survpack.lesions import MR, lesion_volumes, measure
@@ -225,9 +234,11 @@ def _checked(volumes: list[_Volume], labels: dict[int, str]) -> tuple[dict, list
     images, masks, notes = {}, {}, []
     for volume in volumes:
         if volume.mask.name not in masks:
-            masks[volume.mask.name] = image_of(volume.mask)
+            masks[volume.mask.name], told = mask_of(volume.mask)
+            notes += told
             check_mask(masks[volume.mask.name], labels, _tumour(labels), volume.mask.name)
         if volume.scan:
+            notes += check_place(volume.scan, volume.mask, masks[volume.mask.name].GetSize())
             image = images[volume.kind] = image_of(volume.scan, sitk.sitkFloat32)
             check_scan(image, volume.kind, volume.scan.name)
             notes += check_together(image, masks[volume.mask.name], _tumour(labels), volume.mask.name, volume.scan.name)

@@ -17,13 +17,12 @@ import SimpleITK as sitk
 from survpack.deploy.limits import Budget
 from survpack.errors import BadInput
 from survpack.grids import same_grid
-from survpack.preprocess import read_image, tumour_of
+from survpack.nifti import Place, elsewhere, place_of
+from survpack.preprocess import read_image, read_mask, tumour_of
 
 GZIP, HEADER = b"\x1f\x8b", {348: "Nifti1Header", 540: "Nifti2Header"}
 PIECE, SURPLUS = 2**20, 2**16  # bytes that are copied at a time; that may follow the last voxel
 FEWEST = 3  # slices of a volume
-VOXEL_MM = (0.05, 20.0)  # a side of a voxel; beyond it another unit, or a broken header
-UNITS = {1: 1000.0, 3: 0.001}  # metres and micrometres to mm, as ITK reads them
 SUV = 500.0  # no tissue takes up as much; becquerel and counts run into thousands
 AIR_HU, AIR_SHARE = -500.0, 0.01  # of no unit but Hounsfield's a hundredth lies below
 SAMPLE, FEW_LEVELS = 200_000, 10  # voxels that are looked at; fewer different values are a mask
@@ -35,11 +34,12 @@ BACKGROUND = 0.9  # of the tumour with the image's lowest value: it lies in the 
 
 @dataclass(frozen=True)
 class File:
-    """A file that was handed in, as it is called in sentences, and where it lies unpacked."""
+    """A file that was handed in, as it is called in sentences, where it lies unpacked, and where its voxels lie."""
 
     name: str
     plain: Path
     digest: str
+    place: Place
 
 
 def unpacked(path: Path, name: str, into: Path, limits, budget: Budget) -> File:
@@ -77,8 +77,8 @@ def unpacked(path: Path, name: str, into: Path, limits, budget: Budget) -> File:
         with path.open("rb") as raw:
             stream = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == GZIP else raw
             head = stream.read(540)
-            expected = _promised(head, told, limits, budget)
-            return File(told, plain, _copied(head, stream, plain, expected, told))
+            expected, where = _promised(head, told, limits, budget)
+            return File(told, plain, _copied(head, stream, plain, expected, told), where)
     except (OSError, EOFError, zlib.error):
         raise BadInput(f"{told}: damaged or cut off, expected a whole NIfTI file; fetch or convert it again.") from None
 
@@ -103,8 +103,8 @@ def _copied(head: bytes, stream, target: Path, expected: int, told: str) -> str:
     return digest.hexdigest()
 
 
-def _promised(head: bytes, told: str, limits, budget: Budget) -> int:
-    """Bytes that the header promises, header included; they are taken from the budget."""
+def _promised(head: bytes, told: str, limits, budget: Budget) -> tuple[int, Place]:
+    """Bytes that the header promises, header included, which are taken from the budget; and where the voxels lie."""
     import nibabel as nib
 
     kind = HEADER.get(int.from_bytes(head[:4], "little")) or HEADER.get(int.from_bytes(head[:4], "big"))
@@ -121,7 +121,7 @@ def _promised(head: bytes, told: str, limits, budget: Budget) -> int:
     if magic != b"n+" or not 0 <= offset <= 2**24 or not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1:
         raise BadInput(f"{told}: a damaged header, expected one volume in one NIfTI file; convert it again.")
     _is_volume(dims[1 : dims[0] + 1], voxel, told, limits)
-    _has_spacing(header, told)
+    place = place_of(header, dims[1:4], told)
     voxels = prod(dims[1 : dims[0] + 1])
     expected = (int(offset) or 352) + voxels * voxel.itemsize
     if not budget.take(expected, voxels=voxels):
@@ -129,7 +129,7 @@ def _promised(head: bytes, told: str, limits, budget: Budget) -> int:
             f"{told}: {expected / 2**20:.0f} MB unpacked ({voxels / 1e6:.0f} million voxels), beyond what all scans and masks "
             "of a patient may have together; crop or resample them, or leave one out."
         )
-    return expected
+    return expected, place
 
 
 def _is_volume(sides: list[int], voxel: np.dtype, told: str, limits) -> None:
@@ -149,27 +149,36 @@ def _is_volume(sides: list[int], voxel: np.dtype, told: str, limits) -> None:
         )
 
 
-def _has_spacing(header, told: str) -> None:
-    unit = UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
-    sides = [float(side) * unit for side in header["pixdim"][1:4]]
-    if not all(isfinite(side) and VOXEL_MM[0] <= side <= VOXEL_MM[1] for side in sides):
-        found = " x ".join(f"{side:.3g}" for side in sides)
-        raise BadInput(
-            f"{told}: voxels of {found} mm, expected {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm a side; convert it again from the "
-            "DICOM, in mm."
-        )
-
-
 def image_of(file: File, pixel: int = sitk.sitkUnknown) -> sitk.Image:
     """The volume of an unpacked file, as the study reads it; BadInput calls the file by its name."""
     try:
         return read_image(str(file.plain), pixel)
     except BadInput as error:
-        if "orthonormal" in str(error):
-            told = f"{file.name}: axes that are not at right angles, expected a grid that is; resample it onto one."
-        else:
-            told = str(error).replace(str(file.plain), file.name)
-        raise BadInput(told) from None
+        raise BadInput(str(error).replace(str(file.plain), file.name)) from None
+
+
+def mask_of(file: File) -> tuple[sitk.Image, list[str]]:
+    """The whole numbers of an unpacked mask, and what is to be known of them; BadInput calls the file by its name."""
+    try:
+        mask, note = read_mask(str(file.plain))
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(file.plain), file.name)) from None
+    return mask, [f"The {file.name}: {note}."] if note else []
+
+
+def check_place(scan: File, mask: File, shape) -> list[str]:
+    """What is to be known of where a scan lies; `shape` is that of its mask.
+
+    Raises
+    ------
+    BadInput
+        Where the mask lies in the place of the scan that was not taken.
+    """
+    if how := elsewhere(scan.place, mask.place, shape):
+        raise BadInput(
+            f"{mask.name}: {how}, expected both in one place; save the scan with the place on which it was drawn."
+        )
+    return [f"The {scan.name}: {found}." for found, _, _ in scan.place.notes]
 
 
 def check_scan(image: sitk.Image, modality: str, told: str) -> None:
@@ -214,16 +223,13 @@ def check_mask(mask: sitk.Image, labels: dict[int, str], tumour: list[int], told
     Raises
     ------
     BadInput
-        For fractions, numbers without a meaning, a scan, no voxel of the tumour, or a tumour all over.
+        For numbers without a meaning, a scan, no voxel of the tumour, or a tumour all over.
     """
     import pandas as pd
 
     meant = ", ".join(f"{number} {meaning}" for number, meaning in labels.items())
     values = sitk.GetArrayViewFromImage(mask)
     found = pd.unique(values.reshape(-1))
-    if values.dtype.kind == "f" and not (np.isfinite(found).all() and (found == np.rint(found)).all()):
-        what = "values of a scan" if len(found) > LABELS else "values that are no whole numbers"
-        raise BadInput(f"{told}: {what}, expected a mask of 0, {meant}; save labels, resampled by nearest neighbour.")
     strange = sorted({int(number) for number in found} - {0, *labels})
     if len(strange) > LABELS:
         raise BadInput(
