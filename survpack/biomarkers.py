@@ -33,6 +33,7 @@ CODE = (
     "lesions.py",
     "radiomics.py",
     "ibsi_names.csv",
+    "nifti.py",
     "preprocess.py",
     "normalise.py",
     "grids.py",

@@ -36,7 +36,7 @@ SCORES = ["split", "model", "landmark_days", "patients", "events", "estimate", "
           "difference_low", "difference_high"]  # fmt: skip
 WORK = "follow-up"  # finished folds, until all are
 CODE = ("longitudinal.py", "visit_models.py", "visit_networks.py", "visit_images.py", "encoders.py", "networks.py",
-        "convolution.py", "objectives.py", "augmentation.py", "training.py", "preprocess.py", "normalise.py", "grids.py", "growth.py",
+        "convolution.py", "objectives.py", "augmentation.py", "training.py", "nifti.py", "preprocess.py", "normalise.py", "grids.py", "growth.py",
         "models/columns.py")  # fmt: skip
 
 

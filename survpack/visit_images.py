@@ -117,5 +117,7 @@ def stamps(images: pd.DataFrame) -> list[str]:
 def _digest(images: pd.DataFrame, study: Study) -> str:
     told = [*images[["patient_id", "modality"]].to_numpy().ravel(), *stamps(images)]
     told += [getattr(study.params, part).model_dump_json() for part in ("crops", "preprocess")]
-    told += [Path(__file__).with_name(name).read_text() for name in ("preprocess.py", "normalise.py", "grids.py")]
+    told += [
+        Path(__file__).with_name(name).read_text() for name in ("nifti.py", "preprocess.py", "normalise.py", "grids.py")
+    ]
     return hashlib.blake2b("\n".join(map(str, told)).encode(), digest_size=8).hexdigest()
