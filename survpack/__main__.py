@@ -91,7 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     dicom.add_argument("download", type=Path, help="DICOM series, RTSTRUCT and SEG in any nesting")
     dicom.add_argument("out", type=Path, help="the BIDS folder to write, such as data/raw/NAME")
     dicom.add_argument(
-        "--tumour", help="pattern of the regions that make up the tumour (default: GTV, tumour, mass, lesion, …)"
+        "--tumour",
+        help="pattern of the regions that make up the tumour, taken as it is (default: GTV, tumour, mass, lesion, …, but no "
+        "PTV, CTV, margin, node, or organ without its tumour)",
+    )
+    dicom.add_argument(
+        "--structures",
+        default="",
+        help="pattern of the file or label of the structure sets to read, where several differ",
     )
     dicom.add_argument("--keep-ids", action="store_true", help="for public, pseudonymous sets")
     dicom.add_argument("--key", type=Path, help="where the table of old and new ids goes, outside OUT")
@@ -179,7 +186,7 @@ def _new(given) -> None:
 def _dicom(given) -> None:
     from survpack.dicom import convert
 
-    chosen = {"tumour": given.tumour} if given.tumour else {}
+    chosen = {"structures": given.structures} | ({"tumour": given.tumour} if given.tumour else {})
     for line in convert(
         given.download, given.out, keep_ids=given.keep_ids, key=given.key, deface=given.deface, **chosen
     ):

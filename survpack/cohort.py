@@ -60,6 +60,8 @@ class Cohort:
         Selection, step by step: `step`, `excluded`, `remaining`.
     table : str
         The file that lists the patients, named when something is wrong with them.
+    notices : list of Finding
+        What was noticed in columns of the source that are not kept here.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Cohort:
     labels: dict[int, str]
     flow: list[dict] = field(default_factory=list)
     table: str = ""
+    notices: list[Finding] = field(default_factory=list)
     visits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VISITS))
 
     @property
@@ -121,7 +124,7 @@ class Cohort:
         findings = check_participants(self.participants, self.dictionary, where)
         findings += check_visits(self.visits, self.participants, where)
         about_images, hashes = examine(self.images, seen["patient_id"], self.participants, self.labels, self.name)
-        return ordered(findings + about_images), hashes
+        return ordered(findings + self.notices + about_images), hashes
 
     def save(self, folder: Path) -> None:
         """Write the cohort into `folder` (three parquet tables and a JSON), whole or not at all."""

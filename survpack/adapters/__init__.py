@@ -16,6 +16,7 @@ from types import ModuleType
 import pandas as pd
 
 from survpack import paths, phantom
+from survpack.checks import check_scan_days, spelled_alike
 from survpack.cohort import OUTCOME, VISITS, Cohort, select
 from survpack.errors import BadInput
 from survpack.params import Params
@@ -123,6 +124,7 @@ def load(name: str, params: Params) -> Cohort:
         labels=labels,
         flow=flow,
         table=str(root / adapter.TABLE),
+        notices=check_scan_days(chosen, dictionary, images, str(root / adapter.TABLE)),
         visits=visits[visits["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
     )
 
@@ -225,8 +227,6 @@ def _segmented(patients: pd.Series, images: pd.DataFrame) -> pd.Series:
 
 def _require_rows(images: pd.DataFrame, table: pd.DataFrame, root: Path) -> None:
     """A scan without a row would vanish uncounted; more often the ids are written in two ways."""
-    from survpack.checks import spelled_alike
-
     strangers = images["patient_id"][~images["patient_id"].isin(table["patient_id"])].unique()
     if len(strangers):
         hint = (

@@ -11,10 +11,12 @@
       sex: {column: Sex, kind: categorical, levels: [f, m]}
     images:
       ct: {path: "scans/{PatientID}/ct.nii.gz", mask: "scans/{PatientID}/tumour.nii.gz"}    or a column of paths
+      pt: {path: PET, mask: PETMask, day: {column: PET day, unit: days}}    from baseline; else 0
     labels: {1: tumour}
 
 Paths are relative to the folder, or absolute. A path made from a pattern may be absent for a patient who has no such
-image. Columns that the map does not name may select patients; they predict nothing.
+image. Columns that the map does not name may select patients; they predict nothing. Scans are of one session, `baseline`;
+one that was taken over 30 days after the patient's first is of a later one, and no crop is cut from it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from survpack.adapters.bids import NAMES
-from survpack.adapters.reading import DAYS, MISSING, coded, need, numbers, read_table
+from survpack.adapters.reading import DAYS, MISSING, coded, in_days, need, numbers, read_table
+from survpack.checks import CENTURY
 from survpack.cohort import IMAGES, TUMOUR
 from survpack.errors import BadInput
 
@@ -73,6 +76,7 @@ class Image(_Strict):
 
     path: str = ""
     mask: str = ""
+    day: Time | None = None  # from baseline on, negative before; absent, all are of day 0
 
 
 class Map(_Strict):
@@ -119,23 +123,29 @@ def labels(root: Path) -> dict[int, str]:
 
 
 def discover(root: Path) -> pd.DataFrame:
-    """One row an image, at day 0.
+    """One row an image, at day 0 or the day that its column tells (NaN where that is empty).
 
     Raises
     ------
     BadInput
-        Where a pattern fits no file at all.
+        Where a pattern fits no file at all, or a day is no number of days.
     """
+    from survpack.preprocess import BASELINE_DAYS
+
     said = column_map(root)
     source, path = _source(root, said)
     rows = []
     for modality, entry in said.images.items():
         images = _paths(entry.path, source, root, path, f"images.{modality}.path")
         masks = _paths(entry.mask, source, root, path, f"images.{modality}.mask")
-        for patient, image, mask in zip(source[said.patient_id], images, masks, strict=True):
+        days = _days(entry.day, source, path, f"images.{modality}.day")
+        for patient, day, image, mask in zip(source[said.patient_id], days, images, masks, strict=True):
             if image or (mask and modality == "mask"):
-                rows.append([patient, "baseline", 0.0, modality, image, mask])
-    return pd.DataFrame(rows, columns=IMAGES).drop_duplicates(["patient_id", "modality"]).reset_index(drop=True)
+                rows.append([patient, "baseline", day, modality, image, mask])
+    images = pd.DataFrame(rows, columns=IMAGES).drop_duplicates(["patient_id", "modality"]).reset_index(drop=True)
+    nearest = images.sort_values("day", key=abs, kind="stable").groupby("patient_id")["day"].first()
+    later = images["day"] > images["patient_id"].map(nearest) + BASELINE_DAYS
+    return images.assign(session=images["session"].mask(later, "day " + images["day"].map("{:g}".format)))
 
 
 def column_map(root: Path) -> Map:
@@ -200,8 +210,9 @@ def _source(root: Path, said: Map) -> tuple[pd.DataFrame, Path]:
     path = Path(root) / said.table
     table = read_table(path, missing=(), sheet=said.sheet or 0)
     levels = {entry.column: entry.levels or [] for entry in said.covariates.values()}
+    days = [entry.day.column for entry in said.images.values() if entry.day]
     columns = [said.patient_id, *([said.site] if said.site else []), said.time_days.column, said.event.column, *levels]
-    need(columns, table, path)
+    need([*columns, *days], table, path)
     for name in table.columns.drop(said.patient_id):
         codes = {*MISSING, *said.missing} - set(levels.get(name, [])) - set(said.event.codes)
         number = {float(code) for code in codes if re.fullmatch(r"-?\d+(\.\d+)?", code)}  # Excel writes 999 as 999.0
@@ -210,6 +221,20 @@ def _source(root: Path, said: Map) -> tuple[pd.DataFrame, Path]:
         )
     table[said.patient_id] = table[said.patient_id].mask(table[said.patient_id] == "")
     return table.dropna(how="all").reset_index(drop=True), path
+
+
+def _days(day: Time | None, source: pd.DataFrame, table: Path, where: str) -> pd.Series:
+    """The day of each row's scan, from baseline."""
+    if day is None:
+        return pd.Series(0.0, source.index)
+    days = in_days(source[day.column], day.unit)
+    dates = days.map(lambda value: isinstance(value, str) or abs(value) > CENTURY)
+    if dates.any():
+        raise BadInput(
+            f"{table}: `{day.column}` ({where}) is a date or no number in row {int(dates.argmax()) + 1}, expected {day.unit} "
+            "from baseline; count the days from baseline."
+        )
+    return days
 
 
 def _paths(pattern: str, source: pd.DataFrame, root: Path, table: Path, where: str) -> list[str]:
