@@ -165,7 +165,7 @@ def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome
     dict
         `{"estimate", "low", "high"}`; None where no patient's fate is known.
     """
-    known = table_of(outcome).loc[bounds["patient_id"]]
+    known = table_of(outcome).loc[bounds["patient_id"].astype(str)]
     time, event = known["time_days"].to_numpy(), known["event"].to_numpy()
     bound = bounds["bound_days"].to_numpy(float)
     kept = time >= bound

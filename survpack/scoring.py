@@ -264,7 +264,11 @@ def _again(study: Study) -> dict:
 
 def _differences(study: Study, theirs: Prognosis) -> list[str]:
     """A line for each of ours that is fitted: the plain ones and those shown, paired on the patients both predict."""
-    found, how = {}, {"train_outcome": _known(study, study.development), "horizon": study.horizon_days, **_again(study)}
+    found, counted, how = (
+        {},
+        {},
+        {"train_outcome": _known(study, study.development), "horizon": study.horizon_days, **_again(study)},
+    )
     for name in dict.fromkeys([*BESIDE, *study.params.scores.shown]):
         if not study.paths.predictions(name).exists():
             continue
@@ -272,11 +276,13 @@ def _differences(study: Study, theirs: Prognosis) -> list[str]:
         pair = [_among(theirs, ours), _among(ours, theirs)]
         if len(pair[0].table):
             found[name] = inference.paired_difference(*pair, study.cohort.outcome, "harrell_c", **how)
+            known = _known(study, pair[0].table["patient_id"])
+            counted[name] = f"{len(known)} patients, {known['event'].sum()} events"
     adjusted = inference.holm({name: one["p"] for name, one in found.items()})
     count = sum(p is not None for p in adjusted.values())
     told = {name: {**one, "p_adjusted": adjusted[name], "comparisons": count} for name, one in found.items()}
-    name_theirs, level = figures.label(theirs.model), how["confidence"]
-    return [inference.reading(one, name_theirs, figures.label(name), confidence=level) for name, one in told.items()]
+    reading = partial(inference.reading, label_a=figures.label(theirs.model), confidence=how["confidence"])
+    return [f"{reading(one, label_b=figures.label(name))} ({counted[name]})" for name, one in told.items()]
 
 
 def _among(one: Prognosis, other: Prognosis) -> Prognosis:

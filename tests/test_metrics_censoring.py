@@ -255,7 +255,7 @@ def test_a_bound_is_kept_by_four_in_five_where_nearly_all_are_censored_on_one_da
     prognosis = prognosis_of(outcome, risk, np.arange(20.0, 900, 20))
     prognosis = Prognosis(prognosis.table.assign(fold=folds), prognosis.times)
     bounds = conformal.lower_bounds(prognosis, outcome, 0.8)["bound_days"].to_numpy()
-    assert 0 < bounds.min() and bounds.max() <= 365
+    assert bounds.min() > 0 and bounds.max() <= 365
     kept = (outcome["time_days"] >= bounds).mean()
     found = conformal.coverage_observed(
         outcome[["patient_id"]].assign(bound_days=bounds), outcome, outcome, confidence=0.9

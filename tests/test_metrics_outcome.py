@@ -193,6 +193,12 @@ def test_outcomes_of_patients_not_predicted_change_nothing():
     assert metrics.scores(few, outcome(), outcome(), 100) == pytest.approx(alone, nan_ok=True)
 
 
+def test_ids_may_be_numbers_on_either_side():
+    numbered = outcome().assign(patient_id=range(SIZE))
+    by_name = metrics.scores(prognosis(patient_id=[str(k) for k in range(SIZE)]), numbered, numbered, 100)
+    assert by_name == metrics.scores(prognosis(patient_id=range(SIZE)), numbered, numbered, 100)
+
+
 def test_one_time_for_many_events_is_refused():
     refused(lambda: metrics.concordance(TIME[:1], EVENT, RISK), "(1,)", "(24,)")
 

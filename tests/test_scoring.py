@@ -328,6 +328,9 @@ def test_differences_from_our_own_models_are_the_same_either_way(study, ours, fi
     )
     together, apart = (scored(file("risk"), folds=folds)["beside"] for folds in (False, True))
     assert together == apart and len(together) == 1
+    assert together[0].endswith(
+        f"({len(study.development)} patients, {arrays(study, study.development)[1].sum()} events)"
+    )
     assert "only patients of one fold of the study" in (paths.REPORTS / "scored/toy/theirs/scores.md").read_text()
 
 
@@ -367,13 +370,15 @@ def own(raw, monkeypatch, tmp_path):
     return table
 
 
-def test_a_cohort_that_is_only_there_is_scored_by_its_table(own, tmp_path):
+def test_a_cohort_that_is_only_there_is_scored_by_its_table(own, tmp_path, capsys):
     from lifelines.utils import concordance_index
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "by_pandoc", str)
-        page = scoring.report(tmp_path / "theirs.csv", "mine")
-    found = json.loads((page.parent / "scores.json").read_text())["scores"]["everyone"]["harrell_c"]["estimate"]
+        assert main(["score", str(tmp_path / "theirs.csv"), "mine", "--horizon", "730"]) == 0
+    assert "| 730 " in capsys.readouterr().out
+    told = json.loads((paths.REPORTS / "scored" / "mine" / "theirs" / "scores.json").read_text())
+    found = told["scores"]["everyone"]["harrell_c"]["estimate"]
     expected = concordance_index(own["time_days"], -own["risk"], own["event"])
     assert found == pytest.approx(expected, abs=1e-12)
     log = readings.entries(tmp_path / "data" / "readings" / "mine.jsonl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from survpack.metrics.censoring import alive_on, inverse_weights, kaplan_meier, step
-from survpack.metrics.outcome import checked, probabilities
+from survpack.metrics.outcome import checked, probabilities, table_of
 from survpack.metrics.parts import counts_of, integral, ratio
 from survpack.metrics.sample import Sample, valid_times
 
@@ -60,9 +60,9 @@ def null_survival(sample: Sample, times, train_outcome) -> np.ndarray:
     In cross-validation each fold is so predicted by the development patients outside it. Where there is nobody
     outside, as where one group is scored by itself, the curve is that of all: a null that has seen them.
     """
-    survival = np.empty((len(sample.time_days), len(times)))
+    survival, known = np.empty((len(sample.time_days), len(times))), table_of(train_outcome)
     for group in np.unique(sample.groups):
         inside = sample.groups == group
-        others = train_outcome[~train_outcome["patient_id"].isin(sample.patients[sample.patient[inside]])]
-        survival[inside] = step(*kaplan_meier(others if len(others) else train_outcome), times)
+        others = known[~known.index.isin(sample.patients[sample.patient[inside]])]
+        survival[inside] = step(*kaplan_meier(others if len(others) else known), times)
     return survival

@@ -49,14 +49,15 @@ class Sample:
         """
         table, known = prognosis.table, table_of(outcome)
         _check(prognosis)
-        lost = table.loc[~table["patient_id"].isin(known.index), "patient_id"]
+        ids = table["patient_id"].astype(str)
+        lost = ids[~ids.isin(known.index)]
         if len(lost):
             raise BadInput(
                 f"predictions of {prognosis.model}: patient {lost.iloc[0]} is not among the {len(known)} patients "
                 "whose outcome is known; score the predictions against the participants they were made for."
             )
-        known = known.loc[table["patient_id"]]
-        patients, patient = np.unique(table["patient_id"].to_numpy(str), return_inverse=True)
+        known = known.loc[ids]
+        patients, patient = np.unique(ids.to_numpy(str), return_inverse=True)
         return cls(
             prognosis,
             known["time_days"].to_numpy(),
