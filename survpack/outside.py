@@ -82,6 +82,7 @@ def read(path: Path, study: Study, *, together: bool = False, horizon: float | N
     if model in MODELS:
         refuse(path, f"'{model}' is a model of the study", "a name of its own", "rename the file")
     table, curves = _checked(path, _table(path), study)
+    curves = curves if any(curves.values()) else {}  # of day 0 alone a curve says nothing
     times, survival = np.array(list(curves.values())), table[list(curves)].to_numpy(float)
     several = together and "fold" in table and table["fold"].nunique() > 1
     if together:

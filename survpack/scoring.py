@@ -33,7 +33,8 @@ UNSEEN = (
     "what new patients would give."
 )
 TOGETHER = (
-    "The patients are one group: every comparable pair counts, and censoring weights are estimated on those scored. "
+    "The patients are one group: every comparable pair counts, censoring weights are estimated on those scored, and skill "
+    "is over their own Kaplan–Meier curve. "
     "`--folds` scores them as our own models are, in the folds of the study and without its test set."
 )
 WITHIN = (

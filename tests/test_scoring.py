@@ -208,6 +208,11 @@ def test_curves_at_1_for_everyone_rank_nobody_and_it_is_said(study, file):
     assert any("nothing is ranked" in note for note in found["notes"])
 
 
+def test_a_curve_of_day_0_alone_is_not_used(study, file):
+    found = outside.read(file("risk", change=lambda table: table.assign(s_0=1)), study, together=True)
+    assert found.given == () and any("Columns not used: `s_0`" in note for note in found.notes)
+
+
 def test_a_risk_against_its_own_curves_is_told(study, file):
     path = file("risk", "curves", change=lambda table: table.assign(risk=-table["risk"]))
     assert any("against each other" in note for note in outside.read(path, study).notes)
