@@ -145,7 +145,9 @@ def test_a_time_that_is_none_is_refused_at_every_door_that_takes_a_table(door, f
 @pytest.mark.parametrize("door", {**WITHOUT_IDS, **ARRAYS})
 def test_what_is_no_outcome_is_refused_at_every_door_that_takes_arrays(door):
     for what, faults in (("event", EVENTS), ("time", TIMES_OF)):
-        for values, named in faults.values():
+        for fault, (values, named) in faults.items():
+            if fault == "negative" and door in ("mae", "r2"):
+                continue  # distances, which need no baseline
             time, event = (TIME, values) if what == "event" else (values, EVENT)
             call = ARRAYS.get(door) or (lambda t, e: WITHOUT_IDS[door](pd.DataFrame({"time_days": t, "event": e})))
             refused(lambda call=call, time=time, event=event: call(time, event), *named)

@@ -18,6 +18,8 @@ from survpack.metrics.censoring import inverse_weights, kaplan_meier, step
 from survpack.metrics.outcome import checked, numbers
 from survpack.metrics.parts import counts_of, ratio
 
+ANY = -np.inf  # a distance of days needs no baseline
+
 
 def mae_days(time_days, event, days, *, counts=None):
     """Mean absolute error of the predicted days, over observed deaths only.
@@ -25,7 +27,7 @@ def mae_days(time_days, event, days, *, counts=None):
     Censored patients have no day to be compared with. They are the long survivors, so this is a score of the
     early deaths: a model that predicts everyone to die early looks better here than it is.
     """
-    (time, dead), days = checked(time_days, event), numbers(days, "predicted days")
+    (time, dead), days = checked(time_days, event, least=ANY), numbers(days, "predicted days")
     return _mean(np.abs(time - days), counts_of(counts, len(time)) * dead)
 
 
@@ -125,7 +127,7 @@ def r2(time_days, event, days, *, counts=None):
 
     NaN with fewer than two distinct days of death; below 0 where the mean day of death predicts better.
     """
-    time, dead = checked(time_days, event)
+    time, dead = checked(time_days, event, least=ANY)
     return _explained(time, numbers(days, "predicted days"), counts_of(counts, len(time)) * dead)
 
 

@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # what rounding may do to a probability, or to a curve that sho
 BINARY = "True or False, or 1 and 0"
 
 
-def checked(time_days, event, *, ids=None, where: str = "outcome") -> tuple[np.ndarray, np.ndarray]:
+def checked(time_days, event, *, ids=None, where: str = "outcome", least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Times as numbers and events as booleans, shape (n,) each.
 
     Parameters
@@ -26,6 +26,8 @@ def checked(time_days, event, *, ids=None, where: str = "outcome") -> tuple[np.n
         To name a patient by; else by the row.
     where : str
         What a sentence begins with.
+    least : float
+        The lowest time there may be.
 
     Raises
     ------
@@ -38,7 +40,9 @@ def checked(time_days, event, *, ids=None, where: str = "outcome") -> tuple[np.n
             "a patient; pass both from one table."
         )
     time, event = numbers(time_days, f"{where}: `time_days`", ids), binary(event, f"{where}: `event`", ids)
-    _refuse(time < 0, time, f"{where}: `time_days`", ids, "0 or more days", "count from baseline, or leave them out")
+    _refuse(
+        time < least, time, f"{where}: `time_days`", ids, "0 or more days", "count from baseline, or leave them out"
+    )
     _refuse(np.isinf(time), time, f"{where}: `time_days`", ids, "a number of days", "correct it")
     return time, event
 
