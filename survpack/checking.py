@@ -7,7 +7,7 @@ from pathlib import Path
 
 from survpack import adapters, params
 from survpack.checks import check_together, ordered
-from survpack.cohort import Cohort, Finding
+from survpack.cohort import Cohort, Finding, listed
 
 
 def print_findings(names: list[str]) -> int:
@@ -32,6 +32,9 @@ def print_findings(names: list[str]) -> int:
     found = check_all(cohorts)
     errors = 0
     for name, findings in found.items():
+        for step in cohorts[name].flow if name in cohorts else []:
+            if step["excluded"] and not step.get("own"):  # of one's own it is among the findings
+                print(f"excluded: {step['excluded']} by the rule `{step['step']}` ({listed(step['patients'])})")
         for finding in findings:
             print(f"{finding.severity}: {finding}")
         wrong = sum(finding.severity == "error" for finding in findings)

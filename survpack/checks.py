@@ -81,6 +81,18 @@ def check_participants(table: pd.DataFrame, dictionary: dict, where: str) -> lis
     return findings
 
 
+def check_flow(flow: list[dict], where: str) -> list[Finding]:
+    """Whom a rule leaves out of a cohort of one's own; an error where fewer are left, for that is rarely meant."""
+    return [
+        Finding("error" if step["excluded"] > step["remaining"] else "warning", where,
+                f"excluded by the rule `{step['step']}` ({step['excluded']} of {step['excluded'] + step['remaining']})",
+                "an image with its mask of each patient, or features of it",
+                "add the mask or the image, correct its name, or leave the patient out", tuple(step["patients"]))
+        for step in flow
+        if step.get("own") and step["excluded"]
+    ]  # fmt: skip
+
+
 def check_visits(visits: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
     """Findings about the long table of visits; an empty one is in order."""
     absent = [column for column in VISITS if column not in visits]
@@ -185,13 +197,13 @@ def spelled_alike(strangers, known) -> str:
     strangers, known : iterable of str
         Ids found in folders, and ids of the table.
     """
-    plain = {_plain_id(name): name for name in known}
-    pairs = [(name, plain[_plain_id(name)]) for name in strangers if _plain_id(name) in plain]
+    plain = {plain_id(name): name for name in known}
+    pairs = [(name, plain[plain_id(name)]) for name in strangers if plain_id(name) in plain]
     return f"{pairs[0][0]} is {pairs[0][1]} in the table" if pairs else ""
 
 
-def _plain_id(name: str) -> str:
-    """Without prefix, case, separators and leading zeros."""
+def plain_id(name: str) -> str:
+    """An id without prefix, case, separators and leading zeros."""
     text = re.sub(r"[-_ .]", "", str(name).casefold().removeprefix("sub-"))
     return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
@@ -206,7 +218,7 @@ def _told(table, bad, where, found, expected, fix, severity="error") -> list[Fin
 def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
     ids = table["patient_id"].astype(str)
     unlike = ids.drop_duplicates()
-    plain = unlike.map(_plain_id)
+    plain = unlike.map(plain_id)
     stem = unlike.str.replace(r"(?<=\d)[a-zA-Z]$", "", regex=True)
     suffixed = (stem != unlike) & (stem.duplicated(keep=False))
     return [

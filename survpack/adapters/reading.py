@@ -52,6 +52,48 @@ def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, *
     return table.mask(table.isin(list(missing)))
 
 
+def read_wide(path: Path, key: str, *, missing=MISSING, sheet=0) -> pd.DataFrame:
+    """A table of many columns of numbers, CSV, TSV, Excel or parquet; ids as text, `missing` as NaN.
+
+    Parameters
+    ----------
+    path : Path
+    key : str
+        The column of ids; it must be there.
+    missing : iterable of str
+    sheet : int or str
+
+    Raises
+    ------
+    BadInput
+        As `read_table`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        return read_table(path, required=[key], sheet=sheet, missing=missing)
+    if not path.exists():
+        return read_table(path)  # which tells what lies beside it
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+            table = table.reset_index() if key not in table and key in table.index.names else table
+        else:
+            how = {"sep": "\t" if path.suffix.lower() == ".tsv" else ",", "encoding": "utf-8-sig", "low_memory": False}
+            table = pd.read_csv(
+                path, dtype={key: str}, keep_default_na=False, na_values=sorted({*missing, "nan", "NaN"}), **how
+            )
+    except (ValueError, OSError) as error:
+        raise BadInput(
+            f"{path}: no table to read ({' '.join(str(error).split())[:150]}), expected CSV, Excel or parquet; save it so."
+        ) from None
+    table.columns = [str(name).strip() for name in table.columns]
+    need([key], table, path)
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise BadInput(f"{path}: column `{twice[0]}` is there twice, expected it once; drop one of the two.")
+    return table
+
+
 def need(columns, table: pd.DataFrame, path: Path) -> None:
     """Raise BadInput, naming the file and the columns found, unless `table` has all of `columns`."""
     absent = [column for column in columns if column not in table]
