@@ -32,6 +32,7 @@ class Splits(_Section):
     folds: int = Field(ge=2)
     test_fraction: float = Field(gt=0, lt=0.5)
     seed: int
+    given: dict[str, str] = {}
 
 
 class Tables(_Section):
