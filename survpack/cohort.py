@@ -135,7 +135,9 @@ class Cohort:
         seen = self.participants[~self.participants["patient_id"].isin(elsewhere) & self.imaged]
         findings = check_participants(self.participants, self.dictionary, where) + check_flow(self.flow, where)
         findings += check_visits(self.visits, self.participants, where)
-        about_images, hashes = examine(self.images, seen["patient_id"], self.participants, self.labels, self.name)
+        about_images, hashes = examine(
+            self.images, seen["patient_id"], self.participants, self.labels, self.name, self.dictionary
+        )
         return ordered(findings + self.notices + about_images), hashes
 
     def save(self, folder: Path) -> None:
