@@ -14,6 +14,7 @@ from survpack.paths import written_whole
 OUTCOME = ["patient_id", "site", "time_days", "event"]
 IMAGES = ["patient_id", "session", "day", "modality", "path", "mask_path"]
 VISITS = ["patient_id", "session", "day"]
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 KINDS = ("numeric", "ordered", "categorical")
 TUMOUR = ("enhancing", "necrosis", "tumour")  # labels that make up the tumour; oedema is not of it
 

@@ -19,7 +19,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from survpack.adapters.reading import DAYS
+from survpack.cohort import DAYS
 
 MANY = 10  # patients without whom nothing is said about all
 UNITS = r"days?|weeks?|wks?|months?|mos?|years?|yrs?"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from survpack.cohort import DAYS
 from survpack.errors import BadInput
 
 MISSING = ("--", "N/A", "n/a", "NA", "na", "Not Available", "not available", "Unknown", "unknown", "")
-DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 
 
 def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, **options) -> pd.DataFrame:
