@@ -176,6 +176,21 @@ def apart(one: np.ndarray, other: np.ndarray, shape) -> float:
     return float(np.linalg.norm(moved, axis=1).max() / np.linalg.norm(one[:3, :3], axis=0).min())
 
 
+def same_voxels(one: Place, shape, other: Place, other_shape) -> bool:
+    """Whether two grids have the same voxels in the same places, whatever the order in which their files store them."""
+    (first, size), (second, other_size) = _turned(one.affine, shape), _turned(other.affine, other_shape)
+    return size == other_size and apart(first, second, size) <= SAME
+
+
+def _turned(affine: np.ndarray, shape) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A grid with its axes in the order right, front, head."""
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    order = io_orientation(affine)
+    sides = dict(zip(order[:, 0].astype(int).tolist(), shape, strict=True))
+    return affine @ inv_ornt_aff(order, shape), tuple(sides[axis] for axis in range(3))
+
+
 def labels(values: np.ndarray) -> tuple[np.ndarray, float]:
     """The whole numbers nearest to the values of a mask, and how far the farthest value is from its own.
 

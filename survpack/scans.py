@@ -170,15 +170,15 @@ def _about_mask(path: str, drawn: np.ndarray, labels: dict[int, str]) -> list[Fi
     if off:
         findings = [Finding("warning", path, f"labels that are rounded (up to {off:.2g} off a whole number)", "integers",
                             "save the labels as integers, without a slope")]  # fmt: skip
-    if not present & tumour:
-        return [Finding("error", path, "empty mask (no voxel of the tumour)",
-                        f"at least one voxel labelled {listed(sorted(tumour))}",
-                        "draw the lesion, or exclude the patient")]  # fmt: skip
     strange = sorted(int(number) for number in present - set(labels))
     if strange:
         return [Finding("error", path, f"unknown labels {listed(strange)}",
                         listed([f"{number} {meaning}" for number, meaning in labels.items()]),
                         "relabel the mask, or name the label in dseg.tsv")]  # fmt: skip
+    if not present & tumour:
+        return [Finding("error", path, "empty mask (no voxel of the tumour)",
+                        f"at least one voxel labelled {listed(sorted(tumour))}",
+                        "draw the lesion, or exclude the patient")]  # fmt: skip
     return findings
 
 
@@ -200,9 +200,9 @@ def _about_image(row, image, voxels: np.ndarray) -> list[Finding]:
 
 
 def _about_grids(path: str, mask: nifti.Place, mask_shape, image: nifti.Place, shape) -> list[Finding]:
-    if mask_shape == shape and nifti.apart(mask.affine, image.affine, shape) <= nifti.SAME:
+    if nifti.same_voxels(mask, mask_shape, image, shape):
         return []
-    if how := nifti.elsewhere(image, mask, shape):
+    if mask_shape == shape and (how := nifti.elsewhere(image, mask, shape)):
         return [Finding("error", path, how, "both in one place", "save the image with the place on which the mask was drawn as "
                         "its sform and its qform")]  # fmt: skip
     how = "in another place or size" if mask_shape == shape else f"shape {mask_shape}; the image's {shape}"
