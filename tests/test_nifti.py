@@ -149,6 +149,16 @@ def test_where_no_place_is_told_volumes_hold_and_it_is_said(tmp_path):
     assert "left and right are not told" in told.found
 
 
+@pytest.mark.parametrize("degrees", [0.01, 0.05, 0.2, 3])
+def test_a_qform_near_half_a_turn_is_no_other_place_and_the_sform_is_read(tmp_path, degrees):
+    axes = Rotation.from_euler("z", degrees, degrees=True).as_matrix() * [-1, -1, 1]
+    affine, shape = affine_of(axes=axes, origin=(120.0, 120.0, -80.0)), (256, 256, 8)
+    path = saved(tmp_path / "a.nii", np.zeros(shape, np.uint8), affine, affine, (1, 1))
+    _, place = nifti.read(path)
+    assert place.notes == () and place.other is None
+    np.testing.assert_allclose(place.affine @ [255, 255, 7, 1], affine @ [255, 255, 7, 1], atol=1e-3)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.tuples(*[st.floats(-180, 180)] * 3), st.tuples(*[st.sampled_from([0.4, 0.9219, 1.0, 3.27, 6.0])] * 3),
