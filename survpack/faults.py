@@ -30,7 +30,7 @@ def sentence(kind: str, text: str) -> str | None:
     """What to tell of an exception, by its name and what it says; None where it is the code that is wrong."""
     if kind == BadInput.__name__:
         return text
-    at = next(iter(re.findall(r"'(/[^']+)'", text)), str(paths.ROOT))
+    at = next(iter(re.findall(r"'(/[^']+)'", text)), text if text.startswith("/") else str(paths.ROOT))
     for pattern, told in KNOWN:
         if re.search(pattern, f"{kind}: {text}".lower()):
             return told.format(at=at)

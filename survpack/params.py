@@ -316,7 +316,7 @@ def _validated(raw: dict, path: Path) -> Params:
     chosen = raw.get("profile")
     if not isinstance(chosen, str) or chosen not in profiles:
         raise BadInput(
-            f"{path}: `profile` is {shown(chosen)}, expected one of {', '.join(map(str, profiles))}; "
+            f"{path}: profile '{chosen or 'none'}' is not one of {', '.join(map(str, profiles))}; "
             "choose one of these in params.yaml or with PROFILE=…."
         )
     changes = profiles[chosen] or {}

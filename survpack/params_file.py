@@ -89,6 +89,7 @@ EXPECTED = {
     "less_than_equal": "{le:g} or less",
     "list_type": "a list, such as [a, b]",
     "literal_error": "{expected}",
+    "missing": "an entry more",
     "model_type": "a section, its keys on the lines below or in braces",
     "multiple_of": "a multiple of {multiple_of:g}",
     "string_pattern_mismatch": "a name of letters, digits, - and _ only",
@@ -102,21 +103,24 @@ EXPECTED = {
 
 def sentence(errors: list[dict], schema, profile: str, changes: dict) -> str:
     """The first thing that is wrong: where, what is there, what belongs there. A key that is misspelt comes first."""
-    error = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    strange = ("extra_forbidden", "invalid_key")  # a word, a number
+    error = next((one for one in errors if one["type"] in strange), errors[0])
     place, kind = tuple(part for part in error["loc"] if part != "[key]"), error["type"]
-    where = _dotted(("profiles", profile, *place) if _holds(changes, place) else place)
-    if kind == "extra_forbidden":
+    if kind in strange:
+        place = (*place[:-1], str(place[-1]))
+    where = _dotted(place) + (f" of profile `{profile}`" if _holds(changes, place) else "")
+    if kind in strange:
         absent = {one["loc"][-1]: one["loc"] for one in errors if one["type"] == "missing"}
-        known = {key: (*place[:-1], key) for key in _keys(schema, place[:-1])} | absent
-        meant = get_close_matches(str(place[-1]), known, n=1)
-        if meant:
-            return f"{where} is no choice of this study; {_dotted(known[meant[0]])} may be meant."
-        return f"{where} is no choice of this study; take it out, or choose from {', '.join(known)}."
-    if kind == "missing":
+        here = {key: (*place[:-1], key) for key in _keys(schema, place[:-1])}
+        if meant := get_close_matches(place[-1], here | absent, n=1):
+            return f"{where} is no choice of this study; {_dotted((here | absent)[meant[0]])} may be meant."
+        why = " (a number is written with a point: a comma makes such a key)" if kind == "invalid_key" else ""
+        return f"{where} is no choice of this study{why}; take it out, or choose from {', '.join(here)}."
+    if kind == "missing" and isinstance(place[-1], str):
         return f"{where} is missing; add it (`git show HEAD:params.yaml` shows the file as it came)."
-    if place != error["loc"]:
-        return f"{where} is not known, expected {error['ctx']['expected']}; correct it there."
     expected = EXPECTED.get(kind, error["msg"]).format(**error.get("ctx", {}))
+    if "[key]" in error["loc"]:
+        return f"{where} is not known, expected {expected}; correct it there."
     return f"{where} is {shown(error['input'])}, expected {expected}; correct it there."
 
 

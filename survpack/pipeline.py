@@ -172,9 +172,10 @@ def _forget_changed(cohort: str, fingerprint: str) -> None:
 
 def tell(sentence: str) -> None:
     """Print what is wrong; a stage leaves it to `report`, whose last line it is then."""
-    if os.environ.get(TOLD):
-        Path(os.environ[TOLD]).write_text(sentence, encoding="utf-8")
-    else:
+    try:
+        with written_whole(Path(os.environ[TOLD])) as part:
+            part.write_text(sentence, encoding="utf-8")
+    except (KeyError, OSError):  # nobody waits for it, or there is no room for it
         print(f"survpack: {sentence}", file=sys.stderr)
 
 

@@ -100,9 +100,13 @@ class Study:
         """Outcome of the patients named, indexed by `patient_id`."""
         return self.cohort.outcome.set_index("patient_id").loc[list(ids)]
 
+    def prognosis(self, model: str) -> Prognosis:
+        """One model's predictions."""
+        return Prognosis.load(self.paths.predictions(model))
+
     def prognoses(self) -> dict[str, Prognosis]:
         """Every model's predictions, in the order of params.yaml; without the models that this cohort cannot have."""
-        found = {model: Prognosis.load(self.paths.predictions(model)) for model in self.params.models}
+        found = {model: self.prognosis(model) for model in self.params.models}
         return {model: prognosis for model, prognosis in found.items() if len(prognosis.table)}
 
     @property

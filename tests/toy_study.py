@@ -19,7 +19,7 @@ stages:
     matrix: {{cohort: "${{cohorts}}"}}
     cmd: ${{python}} run 01-toy --cohort ${{item.cohort}}
     deps: [notebooks/01-toy.ipynb]
-    params: [splits, profile]
+    params: [splits, profile, profiles]
     outs: ["data/derived/${{item.cohort}}/source", "reports/notebooks/${{item.cohort}}/01-toy.ipynb"]
   sum:
     matrix: {{cohort: "${{cohorts}}"}}
@@ -65,6 +65,13 @@ class Toy:
         notebook.metadata["kernelspec"] = KERNEL
         nbformat.write(notebook, root / "notebooks" / "01-toy.ipynb")
         subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+
+    def copy(self, root: Path) -> "Toy":
+        """The same study, as it is now, in another folder."""
+        shutil.copytree(self.root, root, symlinks=True)
+        made = object.__new__(Toy)
+        made.root = root
+        return made
 
     def environment(self, **more: str) -> dict[str, str]:
         """As a user's: nothing of `make test`, of a stage, or of this process's own study."""
