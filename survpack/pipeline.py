@@ -40,7 +40,6 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
     """
     import nbformat
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.exists():
@@ -63,8 +62,6 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
         if sentence := faults.sentence(error.ename, error.evalue):
             raise BadInput(sentence) from None
         raise
-    except DeadKernelError:
-        raise BadInput(faults.KILLED) from None
     with written_whole(target) as part:
         nbformat.write(without_timing(notebook), part)
     if model:  # a model that the cohort cannot have draws nothing, and DVC asks for the folder all the same
@@ -148,6 +145,8 @@ def only_run():
                 f"another run is at work in this folder ({file.read() or 'it has just begun'}), expected one at a time; "
                 "wait until it has ended, or stop it, and run this again."
             ) from None
+        except OSError:
+            pass  # a file system without locks
         file.truncate(0)
         file.write(f"process {os.getpid()}, since {datetime.now():%H:%M on %d %B}")
         file.flush()

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 from survpack.errors import BadInput
 
@@ -26,9 +26,13 @@ def end_with_owner() -> None:
         end_with(int(os.environ.get(OWNER) or os.getppid()))
 
 
-def end_with(owner: int) -> None:
-    """Kill this process when another ends, however that ends: its parent, or one further up."""
-    if os.getppid() == owner and _killed_by_linux_with_parent():
+def end_with(owner: int, by_linux: bool = True) -> None:
+    """Kill this process when another ends, however that ends: its parent, or one further up.
+
+    Linux takes the end of the thread that started a process for the end of its parent: `by_linux` is for those that a
+    main thread has started.
+    """
+    if by_linux and os.getppid() == owner and _killed_by_linux_with_parent():
         if os.getppid() != owner:  # it ended meanwhile
             _end()
     else:  # a shell may stand between
@@ -64,7 +68,8 @@ def workers(processes: int = -1, **options):
     from joblib import Parallel
 
     processes = _jobs() if processes == -1 else processes
-    return Parallel(processes, initializer=end_with, initargs=(os.getpid(),), **options)
+    owner = os.getpid(), current_thread() is main_thread()
+    return Parallel(processes, initializer=end_with, initargs=owner, **options)
 
 
 def _jobs() -> int:
