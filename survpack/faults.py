@@ -22,7 +22,10 @@ KNOWN = (  # what a library says of it, and what is told; {at} is the file it na
     (r"no space left on device|disk quota exceeded", f"{{at}}: no room left on the disk; free some, {AGAIN}."),
     (r"read-only file system|permission denied", f"{{at}}: no right to it; give yourself that right, {AGAIN}."),
     (r"terminatedworkererror|deadkernelerror", KILLED),
-    (r"memoryerror|not enough memory|can't allocate memory|cannot allocate memory", f"not enough memory; free some, {AGAIN}."),
+    (
+        r"memoryerror|not enough memory|can't allocate memory|cannot allocate memory",
+        f"not enough memory; free some, {AGAIN}.",
+    ),
 )
 
 

@@ -276,7 +276,7 @@ class Params(_Section):
     prognosis: Deployed
 
 
-def load(path: Path = PARAMS, *, profile: str | None = None) -> Params:
+def load(path: Path = PARAMS, profile: str | None = None) -> Params:
     """Read params.yaml and apply a profile: the one given, else the one it chooses.
 
     Raises

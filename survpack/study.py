@@ -69,7 +69,7 @@ class Study:
         paths = CohortPaths(cohort)
         note = paths.source / "source.json"
         made = {} if anew or not note.exists() else json.loads(note.read_text())
-        return cls(cohort, params_module.load(profile=made.get("profile")), paths)
+        return cls(cohort, params_module.load(params_module.PARAMS, made.get("profile")), paths)
 
     @cached_property
     def cohort(self) -> Cohort:

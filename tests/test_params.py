@@ -275,7 +275,9 @@ def test_a_seed_is_the_number_that_dvc_writes_down_or_it_is_refused(file, writte
 def test_a_number_with_a_point_is_what_dvc_writes_down_or_it_is_refused(file, written, meant):
     file.write_text(TEXT.replace("learning_rate: 0.001", f"learning_rate: {written}", 1))
     if meant is None:
-        with pytest.raises(BadInput, match="`training.(learning_rate`|1` is no choice of this study .a number is written with a point)"):
+        with pytest.raises(
+            BadInput, match="`training.(learning_rate`|1` is no choice of this study .a number is written with a point)"
+        ):
             params.load(file)
     else:
         assert params.load(file).training.learning_rate == meant == load_yaml(file)["training"]["learning_rate"]
