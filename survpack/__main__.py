@@ -47,12 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="the page from what the pipeline wrote")
     render.set_defaults(command=_render)
 
-    score = commands.add_parser("score", help="someone else's predictions, scored as ours are")
+    score = commands.add_parser("score", help="someone else's predictions: everyone together, or as ours are")
     score.add_argument(
         "predictions", type=Path, help="CSV with patient_id and risk, days, or s_180 (survival at 180 days) …"
     )
     score.add_argument("cohort", help="whose patients were predicted")
-    score.add_argument("--test", action="store_true", help="the locked test set too; the reading is logged")
+    score.add_argument("--folds", action="store_true", help="within the study's folds, without its locked test set")
+    score.add_argument("--test", action="store_true", help="the same, and the test set apart; the reading is logged")
+    score.add_argument("--horizon", type=float, help="day of Brier score and calibration (default: params.yaml)")
+    score.add_argument(
+        "--threshold", type=float, default=0.5, help="risk from which a patient is called (default: 0.5)"
+    )
     score.set_defaults(command=_score)
 
     bundle = commands.add_parser("bundle", help="a trained network as a folder that can be given to others")
@@ -99,7 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     dicom.add_argument("download", type=Path, help="DICOM series, RTSTRUCT and SEG in any nesting")
     dicom.add_argument("out", type=Path, help="the BIDS folder to write, such as data/raw/NAME")
     dicom.add_argument(
-        "--tumour", help="pattern of the regions that make up the tumour (default: GTV, tumour, mass, lesion, …)"
+        "--tumour",
+        help="pattern of the regions that make up the tumour, taken as it is (default: GTV, tumour, mass, lesion, …, but no "
+        "PTV, CTV, margin, node, or organ without its tumour)",
+    )
+    dicom.add_argument(
+        "--structures",
+        default="",
+        help="pattern of the file or label of the structure sets to read, where several differ",
     )
     dicom.add_argument("--keep-ids", action="store_true", help="for public, pseudonymous sets")
     dicom.add_argument("--key", type=Path, help="where the table of old and new ids goes, outside OUT")
@@ -132,7 +144,10 @@ def _render(given) -> None:
 def _score(given) -> None:
     from survpack import scoring
 
-    page = scoring.report(given.predictions, given.cohort, test=given.test)
+    page = scoring.report(
+        given.predictions, given.cohort,
+        test=given.test, folds=given.folds, horizon=given.horizon, threshold=given.threshold,
+    )  # fmt: skip
     print((page.parent / "scores.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
 
@@ -187,7 +202,7 @@ def _new(given) -> None:
 def _dicom(given) -> None:
     from survpack.dicom import convert
 
-    chosen = {"tumour": given.tumour} if given.tumour else {}
+    chosen = {"structures": given.structures} | ({"tumour": given.tumour} if given.tumour else {})
     for line in convert(
         given.download, given.out, keep_ids=given.keep_ids, key=given.key, deface=given.deface, **chosen
     ):

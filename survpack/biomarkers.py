@@ -22,7 +22,7 @@ from survpack.errors import BadInput
 from survpack.params import Params, per_cohort
 from survpack.paths import CohortPaths, written_whole
 from survpack.processes import workers
-from survpack.radiomics import RADIOMIC
+from survpack.radiomics import GIVEN, RADIOMIC
 from survpack.robustness import ORIGINAL, PERTURBATIONS, applicable, rng_of
 
 CONTROLS = ("shuffled", "noise")
@@ -85,6 +85,8 @@ class Biomarkers:
 def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarkers:
     """Measure every patient of a cohort, and some of the development set again under perturbations.
 
+    What was measured elsewhere (`Cohort.features`) stands beside it as `rad_given_<name>`.
+
     Lesion biomarkers and shape come from the first mask of a patient at baseline, on its native and on the isotropic
     grid; intensity and texture from each image with its own mask. What was measured before of the same files with
     the same choices and code is read from `data/derived/<cohort>/remembered`.
@@ -102,14 +104,19 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     tasks = [(patient, "") for patient in patients] + [(patient, how) for patient in some for how in changes]
     bar = tqdm(tasks, desc=f"{cohort.name}: biomarkers", mininterval=2)
     measure = partial(measure_patient, labels=cohort.labels, params=params, name=cohort.name)
-    found = workers()(delayed(measure)(images.get(patient, nothing), change=how) for patient, how in bar)
+    found = workers(-1 if images else 1)(
+        delayed(measure)(images.get(patient, nothing), change=how) for patient, how in bar
+    )
     real = dict(zip(tasks, found, strict=True))
     index = pd.Index(patients, name="patient_id")
     tables = {
         which: pd.DataFrame([real[patient, ""][which] for patient in patients], index).astype(float)
         for which in ("features", *CONTROLS)
     }
-    tables["features"] = tables["features"].dropna(axis=1, how="all")
+    given = cohort.features.set_index("patient_id").reindex(index).add_prefix(GIVEN)
+    tables["features"] = tables["features"].join(given).dropna(axis=1, how="all")
+    rng = np.random.default_rng(params.biomarkers.seed)  # a control alike in shape, and in nothing else
+    tables["noise"] = tables["noise"].join(pd.DataFrame(rng.normal(size=given.shape), index, given.columns))
     regions = regions_of(cohort.labels, params.biomarkers.regions).values()
     organs = {meaning for number, meaning in cohort.labels.items() if not any(number in own for own in regions)}
     told = _absent(images)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from survpack import adapters, params
 from survpack.checks import check_together, ordered
-from survpack.cohort import Cohort, Finding
+from survpack.cohort import Cohort, Finding, listed
 
 
 def print_findings(names: list[str]) -> int:
@@ -31,6 +32,9 @@ def print_findings(names: list[str]) -> int:
     found = check_all(cohorts)
     errors = 0
     for name, findings in found.items():
+        for step in cohorts[name].flow if name in cohorts else []:
+            if step["excluded"] and not step.get("own"):  # of one's own it is among the findings
+                print(f"excluded: {step['excluded']} by the rule `{step['step']}` ({listed(step['patients'])})")
         for finding in findings:
             print(f"{finding.severity}: {finding}")
         wrong = sum(finding.severity == "error" for finding in findings)
@@ -40,20 +44,34 @@ def print_findings(names: list[str]) -> int:
 
 
 def check_all(cohorts: dict[str, Cohort]) -> dict[str, list[Finding]]:
-    """Findings of each cohort and its folder (personal data), and of each two (`a and b`); worst first."""
-    from survpack.privacy import folder_findings
-
+    """Findings of each cohort and its files (personal data), and of each two (`a and b`); worst first."""
     examined = {name: cohort.examined() for name, cohort in cohorts.items()}
-    found = {
-        name: ordered(examined[name][0] + (folder_findings(Path(cohort.table).parent) if cohort.table else []))
-        for name, cohort in cohorts.items()
-    }
+    found = {name: ordered(examined[name][0] + _personal(cohort)) for name, cohort in cohorts.items()}
     every = list(cohorts.items())
     for k, (name, one) in enumerate(every):
         for other_name, other in every[k + 1 :]:
             together = check_together(one, other, examined[name][1], examined[other_name][1])
             found[f"{name} and {other_name}"] = together
     return found
+
+
+def _personal(cohort: Cohort) -> list[Finding]:
+    """Personal data in a cohort's folder, and in images that its table names elsewhere, with the sidecars beside them."""
+    from survpack import privacy
+
+    if not cohort.table:
+        return []
+    root = Path(cohort.table).parent
+    named = {
+        Path(path)
+        for column in ("path", "mask_path")
+        for path in cohort.images[column]
+        if isinstance(path, str) and path
+    }
+    beside = {path.with_name(re.sub(r"\.nii(\.gz)?$", ".json", path.name)) for path in named}
+    elsewhere = [path for path in sorted(named | beside) if path.is_file() and not path.is_relative_to(root)]
+    found = [finding for path in elsewhere for finding in privacy.findings_in_file(path)]
+    return privacy.folder_findings(root) + found
 
 
 def _known_as(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What can be wrong with a table of patients: outcome, ids, covariates, and predictors that know the outcome.
+"""What can be wrong with a table of patients: outcome, ids, covariates, days, and predictors that know the outcome.
 
 A rule about the whole cohort needs `MANY` patients, so that a handful of them is not called odd.
 """
@@ -13,8 +13,9 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from survpack.cohort import KINDS, OUTCOME, VISITS, Cohort, Finding, listed
+from survpack.hindsight import DAYS, MANY, SCAN_DAY, after_the_end, named_later, past_baseline, scan_day, tells_outcome
+from survpack.hindsight import snake as _snake
 
-MANY = 10
 USUAL_DAYS = (60, 3000)  # where the median time of a survival cohort lies
 CENTURY = 36525  # days
 SENTINELS = (-9999, -999, -99, -9, -1, 77, 88, 99, 777, 888, 998, 999, 7777, 8888, 9998, 9999, 99999)
@@ -27,18 +28,6 @@ RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside
     r"height": (30, 250, "cm"),
 }
 CHANGE = re.compile(r"_(loss|gain|change|delta)(_|$)")  # of a weight, say, has no such range
-LATER = re.compile(  # names of outcomes
-    r"(^|_)(death|dead|died|deceased|alive|survival|relapsed?|recurrence|recurred|progression|progressed"
-    r"|response|responder|follow_?up|last_contact|last_seen|cause|censor(ed|ing)?|outcome|vital_status)(_|$)|^status$"
-    r"|(^|_)(os|pfs|dfs|rfs|fu)_?(\d\w*|days?|weeks?|months?|years?|time|event|status|censor\w*|updated)?$"
-)
-AFTER = re.compile(  # names of what treatment tells
-    r"(^|_)(post_?op(erative)?|adjuvant|salvage|residual|toxicity|recist|eor|extent_of_resection"
-    r"|(resection|surgical)_margins?|patholog(y|ic|ical)_([tnm]_)?(stage|size))(_|$)"
-)
-BEFORE = re.compile(
-    r"^(prior|previous|pre|neo|baseline|family|history)_|_(at_(baseline|diagnosis|presentation)|before(_baseline)?)$"
-)
 EXAMPLE = r"(?:sub-)?example-?\d+"  # the patients of `python -m survpack new`
 
 
@@ -92,22 +81,73 @@ def check_participants(table: pd.DataFrame, dictionary: dict, where: str) -> lis
     return findings
 
 
+def check_flow(flow: list[dict], where: str) -> list[Finding]:
+    """Whom a rule leaves out of a cohort of one's own; an error where fewer are left, for that is rarely meant."""
+    return [
+        Finding("error" if step["excluded"] > step["remaining"] else "warning", where,
+                f"excluded by the rule `{step['step']}` ({step['excluded']} of {step['excluded'] + step['remaining']})",
+                "an image with its mask of each patient, or features of it",
+                "add the mask or the image, correct its name, or leave the patient out", tuple(step["patients"]))
+        for step in flow
+        if step.get("own") and step["excluded"]
+    ]  # fmt: skip
+
+
 def check_visits(visits: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
     """Findings about the long table of visits; an empty one is in order."""
     absent = [column for column in VISITS if column not in visits]
     if absent:
         return [Finding("error", where, f"visits without column {listed(absent)}", listed(VISITS), "add it")]
     day = pd.to_numeric(visits["day"], errors="coerce")
-    last = visits["patient_id"].map(participants.drop_duplicates("patient_id").set_index("patient_id")["time_days"])
     return [
         *_told(visits, ~visits["patient_id"].isin(participants["patient_id"]), where, "a visit of somebody else",
                "patients of the table", "add the patient, or write the ids alike"),
         *_told(visits, day.isna(), where, "a visit has no `day`", "days from baseline", "give it"),
         *_told(visits, visits.duplicated(["patient_id", "session"], keep=False), where, "a visit is listed twice",
                "one row a session", "keep one"),
-        *_told(visits, day > pd.to_numeric(last, errors="coerce"), where, "a visit after the end of follow-up",
-               "visits up to `time_days`", "correct the day or the time", "warning"),
+        *_told(visits, after_the_end(visits["patient_id"], day, participants), where,
+               "a visit after the end of follow-up", "visits up to `time_days`", "correct the day or the time"),
     ]  # fmt: skip
+
+
+def check_scan_days(table: pd.DataFrame, dictionary: dict, images: pd.DataFrame, where: str) -> list[Finding]:
+    """Findings about columns that look like the day or date of a scan and are not that of any image.
+
+    Parameters
+    ----------
+    table : DataFrame
+        All columns of the source, one row a patient.
+    dictionary : dict
+        The covariates, of which `check_participants` speaks.
+    images : DataFrame
+        As `Cohort.images`.
+    where : str
+    """
+    findings, strange = [], []
+    covariates = [pd.to_numeric(table[name], errors="coerce") for name in dictionary if name in table]
+    for name in table.columns.drop([*OUTCOME, *dictionary], errors="ignore"):
+        number = pd.to_numeric(table[name], errors="coerce")
+        if number.notna().any() and any(number.equals(each) for each in covariates):
+            continue  # the source's column of a covariate, which is told of there
+        if SCAN_DAY.search(_snake(str(name))) and table[name].notna().any() and not _is_known(table, name, images):
+            strange.append(f"`{name}`")
+            findings += _about_scan_day(table, name, {}, where)
+    if strange:
+        several = len(strange) > 1
+        findings.append(
+            Finding("warning", where, f"column{'s' * several} {listed(strange, 10)} named like the day of a scan, which no "
+                    "image has", "the day of each scan, counted from baseline",
+                    "give it as `day` (of an image in cohort.yaml, of a session in sessions.tsv), or leave it out")
+        )  # fmt: skip
+    return findings
+
+
+def _is_known(table: pd.DataFrame, name: str, images: pd.DataFrame) -> bool:
+    """Whether each of a column's numbers is, in some unit, the day of an image of its patient."""
+    given = table[["patient_id"]].assign(number=pd.to_numeric(table[name], errors="coerce")).dropna()
+    pairs = given.reset_index().merge(images[["patient_id", "day"]], on="patient_id")
+    near = [set(pairs.loc[abs(pairs["number"] * unit - pairs["day"]) <= 1, "index"]) for unit in DAYS.values()]
+    return table[name].notna().sum() == len(given) and any(set(given.index) == same for same in near)
 
 
 def check_overlap(hashes: pd.DataFrame, where: str) -> list[Finding]:
@@ -157,13 +197,13 @@ def spelled_alike(strangers, known) -> str:
     strangers, known : iterable of str
         Ids found in folders, and ids of the table.
     """
-    plain = {_plain_id(name): name for name in known}
-    pairs = [(name, plain[_plain_id(name)]) for name in strangers if _plain_id(name) in plain]
+    plain = {plain_id(name): name for name in known}
+    pairs = [(name, plain[plain_id(name)]) for name in strangers if plain_id(name) in plain]
     return f"{pairs[0][0]} is {pairs[0][1]} in the table" if pairs else ""
 
 
-def _plain_id(name: str) -> str:
-    """Without prefix, case, separators and leading zeros."""
+def plain_id(name: str) -> str:
+    """An id without prefix, case, separators and leading zeros."""
     text = re.sub(r"[-_ .]", "", str(name).casefold().removeprefix("sub-"))
     return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
@@ -178,7 +218,7 @@ def _told(table, bad, where, found, expected, fix, severity="error") -> list[Fin
 def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
     ids = table["patient_id"].astype(str)
     unlike = ids.drop_duplicates()
-    plain = unlike.map(_plain_id)
+    plain = unlike.map(plain_id)
     stem = unlike.str.replace(r"(?<=\d)[a-zA-Z]$", "", regex=True)
     suffixed = (stem != unlike) & (stem.duplicated(keep=False))
     return [
@@ -324,45 +364,19 @@ def _about_spread(table: pd.DataFrame, name: str, where: str) -> list[Finding]:
 def _about_leak(table: pd.DataFrame, name: str, entry: dict, where: str) -> list[Finding]:
     """A covariate that tells the outcome, by its values or by its name."""
     fix = "if it is known only after baseline, take it out of the covariates (it may still select patients)"
-    how = _tells_outcome(table, name, entry)
-    if how:
-        return [Finding("error", where, f"`{name}` {how}", "covariates known at baseline", fix)]
-    snake = _snake(name)
-    like = "an outcome" if LATER.search(snake) else "what follows treatment" if AFTER.search(snake) else ""
-    if like and not BEFORE.search(snake):
-        return [Finding("warning", where, f"`{name}` is named like {like}", "covariates known at baseline", fix)]
+    found, expected = _about_scan_day(table, name, entry, where), "covariates known at baseline"
+    if how := tells_outcome(table, name, entry):
+        return [*found, Finding("error", where, f"`{name}` {how}", expected, fix)]
+    if like := named_later(name):
+        return [*found, Finding("warning", where, f"`{name}` is named like {like}", expected, fix)]
+    if days := past_baseline(table, name, entry):
+        return [Finding("warning", where, f"`{name}` is a time that reaches {days:.0f} days", expected, fix)]
     return []
 
 
-def _snake(name: str) -> str:
-    """`AgeAtMRI` and `Age.at.MRI` are `age_at_mri`."""
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
-
-
-def _tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:
-    """How a covariate gives the outcome away, "" if it does not; nothing known at baseline ranks above 0.95."""
-    time, value = pd.to_numeric(table["time_days"], errors="coerce"), table[name]
-    sound = (time > 0) & table["event"].isin([0, 1])
-    event = table["event"].eq(1) & sound
-    if min((event & sound).sum(), (~event & sound).sum()) >= MANY:
-        if (value.notna() == event)[sound].all() or (value.notna() != event)[sound].all():
-            return "is there exactly for those with (or without) the event"
-        told = value[sound & value.notna()]
-        both = min(event[told.index].sum(), (~event[told.index]).sum()) >= MANY / 2
-        few = 2 <= told.nunique() <= max(2, len(told) // 5)  # levels, so that chance makes none of them pure
-        if both and few and event[told.index].groupby(told).nunique().max() == 1:
-            return "is `event` in other words"
-    if entry["kind"] == "categorical":
-        return ""
-    levels = {level: k for k, level in enumerate(entry.get("levels", []))}
-    number = value.map(levels) if levels else pd.to_numeric(value, errors="coerce")
-    use = sound & number.notna()
-    if (event & use).sum() < MANY or number[use].nunique() < 2:
-        return ""
-    from lifelines.utils import concordance_index
-
-    concordance = concordance_index(time[use], number[use], event[use])
-    ranked = abs(number[use & event].corr(time[use & event], method="spearman"))
-    if max(concordance, 1 - concordance, ranked) > 0.95:
-        return f"ranks survival almost perfectly (Harrell C {max(concordance, 1 - concordance):.2f})"
-    return ""
+def _about_scan_day(table: pd.DataFrame, name: str, entry: dict, where: str) -> list[Finding]:
+    """Patients whose scan, by a column that is named like its day, was after the end of follow-up."""
+    day = scan_day(table, name, entry)
+    late = day is not None and after_the_end(table["patient_id"], day, table)
+    return _told(table, late, where, f"a scan after the end of follow-up, by `{name}`", "scans up to `time_days`",
+                 "correct the day or the time") if day is not None else []  # fmt: skip

@@ -14,6 +14,7 @@ from survpack.paths import written_whole
 OUTCOME = ["patient_id", "site", "time_days", "event"]
 IMAGES = ["patient_id", "session", "day", "modality", "path", "mask_path"]
 VISITS = ["patient_id", "session", "day"]
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 KINDS = ("numeric", "ordered", "categorical")
 TUMOUR = ("enhancing", "necrosis", "tumour")  # labels that make up the tumour; oedema is not of it
 
@@ -52,14 +53,21 @@ class Cohort:
     visits : DataFrame
         Long: `patient_id`, `session`, `day`, then features measured at each visit; empty where there are none.
         A patient with visits needs no image.
+    features : DataFrame
+        `patient_id`, then a column of floats a feature that was measured elsewhere; empty where there are none. A patient
+        with features needs no image.
+    imaged : bool
+        Whether the cohort is to have images: not one of a table of features or of charts alone.
     dictionary : dict
         Covariate to `{"kind": numeric | ordered | categorical, "unit": …, "levels": […]}`.
     labels : dict of int to str
         What each number in a mask means.
     flow : list of dict
-        Selection, step by step: `step`, `excluded`, `remaining`.
+        Selection, step by step: `step`, `excluded`, `remaining`, and `patients`, those it excluded.
     table : str
         The file that lists the patients, named when something is wrong with them.
+    notices : list of Finding
+        What was noticed in columns of the source that are not kept here.
     """
 
     name: str
@@ -69,7 +77,10 @@ class Cohort:
     labels: dict[int, str]
     flow: list[dict] = field(default_factory=list)
     table: str = ""
+    notices: list[Finding] = field(default_factory=list)
     visits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VISITS))
+    features: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["patient_id"]))
+    imaged: bool = True
 
     @property
     def outcome(self) -> pd.DataFrame:
@@ -113,15 +124,16 @@ class Cohort:
 
     def examined(self) -> tuple[list[Finding], pd.DataFrame]:
         """The findings, and the hashes of the images that were read for them (`overlap.HASHES`)."""
-        from survpack.checks import check_participants, check_visits, ordered
+        from survpack.checks import check_flow, check_participants, check_visits, ordered
         from survpack.scans import examine
 
         where = self.table or f"{self.name} participants"
-        seen = self.participants[~self.participants["patient_id"].isin(self.visits["patient_id"])]
-        findings = check_participants(self.participants, self.dictionary, where)
+        elsewhere = {*self.visits["patient_id"], *self.features["patient_id"]}
+        seen = self.participants[~self.participants["patient_id"].isin(elsewhere) & self.imaged]
+        findings = check_participants(self.participants, self.dictionary, where) + check_flow(self.flow, where)
         findings += check_visits(self.visits, self.participants, where)
         about_images, hashes = examine(self.images, seen["patient_id"], self.participants, self.labels, self.name)
-        return ordered(findings + about_images), hashes
+        return ordered(findings + self.notices + about_images), hashes
 
     def save(self, folder: Path) -> None:
         """Write the cohort into `folder` (three parquet tables and a JSON), whole or not at all."""
@@ -130,7 +142,8 @@ class Cohort:
             self.participants.to_parquet(part / "participants.parquet")
             self.images.to_parquet(part / "images.parquet")
             self.visits.to_parquet(part / "visits.parquet")
-            facts = {"name": self.name, "dictionary": self.dictionary, "flow": self.flow, "table": self.table}
+            self.features.to_parquet(part / "features.parquet")
+            facts = {name: getattr(self, name) for name in ("name", "dictionary", "flow", "table", "imaged")}
             facts["labels"] = {str(number): meaning for number, meaning in self.labels.items()}
             (part / "cohort.json").write_text(json.dumps(facts, indent=2))
 
@@ -138,12 +151,15 @@ class Cohort:
     def load(cls, folder: Path) -> Cohort:
         """Read back what `save` wrote."""
         facts = json.loads((Path(folder) / "cohort.json").read_text())
-        visits = Path(folder) / "visits.parquet"  # which a cohort saved by an earlier version lacks
+        late = {
+            name: Path(folder) / f"{name}.parquet" for name in ("visits", "features")
+        }  # an earlier version lacks them
         return cls(
             name=facts["name"],
             participants=pd.read_parquet(Path(folder) / "participants.parquet"),
             images=pd.read_parquet(Path(folder) / "images.parquet"),
-            visits=pd.read_parquet(visits) if visits.exists() else pd.DataFrame(columns=VISITS),
+            imaged=facts.get("imaged", True),
+            **{name: pd.read_parquet(path) for name, path in late.items() if path.exists()},
             dictionary=facts["dictionary"],
             labels={int(number): meaning for number, meaning in facts["labels"].items()},
             flow=facts["flow"],
@@ -165,9 +181,10 @@ def select(table: pd.DataFrame, rules: dict[str, str], where: str) -> tuple[pd.D
     Returns
     -------
     DataFrame, list of dict
-        The selected rows; one `{"step", "excluded", "remaining"}` a step, the first with all.
+        The selected rows; one `{"step", "excluded", "remaining", "patients"}` a step (those it excluded), the first with
+        all.
     """
-    flow = [{"step": "in the source", "excluded": 0, "remaining": len(table)}]
+    flow = [{"step": "in the source", "excluded": 0, "remaining": len(table), "patients": []}]
     for step, rule in rules.items():
         try:
             kept = table.query(rule)
@@ -176,7 +193,8 @@ def select(table: pd.DataFrame, rules: dict[str, str], where: str) -> tuple[pd.D
                 f"{where}: the selection rule '{step}: {rule}' cannot be applied ({error}); "
                 f"correct it in params.yaml (columns: {', '.join(table.columns)})."
             ) from None
-        flow.append({"step": step, "excluded": len(table) - len(kept), "remaining": len(kept)})
+        gone = table.loc[table.index.difference(kept.index), "patient_id"].dropna().astype(str).tolist()
+        flow.append({"step": step, "excluded": len(table) - len(kept), "remaining": len(kept), "patients": gone})
         table = kept
     return table.reset_index(drop=True), flow
 

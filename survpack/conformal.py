@@ -19,6 +19,7 @@ from scipy.stats import norm
 
 from survpack.errors import BadInput
 from survpack.metrics.censoring import LEAST_UNCENSORED, inverse_weights, kaplan_meier, step
+from survpack.metrics.outcome import table_of
 from survpack.metrics.sample import Sample
 from survpack.phantom.oracle import covered
 from survpack.prognosis import SPLITS, Prognosis
@@ -148,8 +149,8 @@ def fallen(prognosis: Prognosis, outcome: pd.DataFrame) -> tuple[np.ndarray, np.
 def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome: pd.DataFrame, *, confidence) -> dict:
     """Share of patients who reach their bound, of those seen until then or dead before, inversely weighted.
 
-    Weights as in the Brier score (Graf et al. 1999): a death before the bound by its own day, a patient alive at the
-    bound by the bound's. Wilson's interval on Kish's effective number; it does not shrink to a point at 100 %.
+    Weights as in the Brier score (Graf et al. 1999): a death before the bound by its own day, a patient seen alive on
+    the bound by the bound's, each 1 / G(t−): who is censored on the very day reached it. Wilson's interval on Kish's effective number; it does not shrink to a point at 100 %.
 
     Parameters
     ----------
@@ -164,11 +165,11 @@ def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome
     dict
         `{"estimate", "low", "high"}`; None where no patient's fate is known.
     """
-    known = outcome.set_index("patient_id").loc[bounds["patient_id"]]
-    time, event = known["time_days"].to_numpy(float), known["event"].to_numpy(bool)
+    known = table_of(outcome).loc[bounds["patient_id"].astype(str)]
+    time, event = known["time_days"].to_numpy(), known["event"].to_numpy()
     bound = bounds["bound_days"].to_numpy(float)
     kept = time >= bound
-    weight = np.where(kept | event, inverse_weights(train_outcome, np.minimum(time, bound)), 0.0)
+    weight = np.where(kept | event, inverse_weights(train_outcome, np.minimum(time, bound), before=True), 0.0)
     if not weight.any():
         return {"estimate": None, "low": None, "high": None}
     share = float(weight @ kept / weight.sum())
@@ -245,7 +246,7 @@ def _rule(known: pd.DataFrame, at_time: np.ndarray, last: float, coverage: float
     needed = max(LEAST_UNCENSORED, coverage / (1 - coverage) / len(known))
     cap = min(last, days[uncensored < needed - 1e-9].min(initial=days[-1]))
     before = known["time_days"].to_numpy() < cap  # a later death misses no bound
-    weight = 1 / step(days, uncensored, known["time_days"].to_numpy()[before])
+    weight = 1 / step(days, uncensored, known["time_days"].to_numpy()[before], before=True)
     died = known["event"].to_numpy()[before]
     score = np.r_[at_time[before][died], CAPPED]
     return _level(score, np.r_[weight[died], weight.max(initial=1.0)], len(known), coverage), cap

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from survpack import splits
+from survpack import shared, splits
 from survpack.cohort import listed
-from survpack.models import Classical, Deep, Patients, Stack, build, lacking
+from survpack.models import CONTROL, Classical, Deep, Patients, Stack, build, lacking
 from survpack.parallel import in_parallel
-from survpack.params import Designs
+from survpack.params import Designs, per_cohort
 from survpack.study import Study, fit_digest
 
 REPEATED, BY_SITE, TEMPORAL, EXTERNAL = "repeated", "by-site", "temporal", "external"
 SHARED = "shared-cox"  # ridge Cox on what two cohorts both know
-ELSEWHERE = ("age", "volume", SHARED)  # the models of the external design
+ELSEWHERE = ("age", "volume", SHARED)  # first of the external design; then every model that both cohorts can have
 HELD_SHARE = 0.25  # of patients, the latest, in the temporal design
 KEYS = ["model", "design", "source", "repeat", "seed", "fold", "left_out", "harmonised", "train", "patient_id"]
 
@@ -96,13 +97,20 @@ def temporal(study: Study) -> list[Plan]:
 
 
 def external(study: Study, others: list[Study]) -> list[Plan]:
-    """Learnt from another cohort's development patients, read on this one's; none where too few died there."""
-    held = sorted(study.development)
-    return [
-        _plan(EXTERNAL, 0, number, sorted(other.development), held, source=other.name, left_out=study.name)
-        for number, other in enumerate(others)
-        if other.name != study.name and _enough(other, other.development)
-    ]
+    """Learnt from another cohort's development patients, read on this one's.
+
+    Who is a patient of both is not learnt from, whether held out here or locked away in the test set. None where too few
+    deaths are left to learn from, and where it cannot be told who is in both (`shared.unknown`).
+    """
+    held, found = sorted(study.development), []
+    for number, other in enumerate(others):
+        if other.name == study.name or shared.unknown(study, other):
+            continue
+        here = set(shared.pairs(study, other)["other_patient_id"])
+        train = [patient for patient in sorted(other.development) if patient not in here]
+        if _enough(other, train):
+            found.append(_plan(EXTERNAL, 0, number, train, held, source=other.name, left_out=study.name))
+    return found
 
 
 def plans(study: Study, others: list[Study] = ()) -> list[Plan]:
@@ -122,19 +130,46 @@ def absent(study: Study, others: list[Study] = ()) -> dict[str, str]:
         TEMPORAL: f"the chart has no dates in a column `{study.params.designs.date}`."
         if _dates(study).empty
         else f"the latest quarter, or what comes before it, has fewer than {few}.",
-        EXTERNAL: "the study has no other cohort with enough deaths; add one to `cohorts` in params.yaml.",
+        EXTERNAL: next(
+            filter(None, (shared.unknown(study, other) for other in others)),
+            "the study has no other cohort with enough deaths; add one to `cohorts` in params.yaml.",
+        ),
     }
     made = {plan.design for plan in plans(study, others)}
     return {design: sentence for design, sentence in why.items() if design not in made}
 
 
-def shared(study: Study, other: Study) -> list[str]:
-    """Chart variables of one name, kind, unit and levels in both cohorts, then lesion biomarkers that both have."""
-    ours, theirs = study.cohort.dictionary, other.cohort.dictionary
-    chart = [name for name in ours if name in theirs and _meaning(ours[name]) == _meaning(theirs[name])]
-    measured = [name for name in study.params.classical.lesion
-                if name in study.patients.lesion and name in other.patients.lesion]  # fmt: skip
-    return chart + measured
+def in_common(study: Study, source: Study) -> tuple[Patients, Patients]:
+    """Patients of the source and of the study as models that both can have see them.
+
+    Chart variables of one name, kind, unit and levels; biomarkers of one name; images and masks where both have the same
+    modalities and labels in voxels of one size, else none.
+    """
+    ours, theirs = study.cohort.dictionary, source.cohort.dictionary
+    chart = [name for name in theirs if name in ours and _meaning(ours[name]) == _meaning(theirs[name])]
+    both, crops = (source.patients, study.patients), source.params.crops
+    alike = both[0].modalities == both[1].modalities and both[0].masks.shape[1] == both[1].masks.shape[1]
+    alike &= source.cohort.labels == study.cohort.labels
+    alike &= per_cohort(crops.spacing_mm, source.name) == per_cohort(study.params.crops.spacing_mm, study.name)
+    tables = {
+        name: getattr(both[0], name).columns.intersection(getattr(both[1], name).columns, sort=False)
+        for name in ("biomarkers", "shuffled", "noise", "perturbed")
+    }
+    found = [
+        replace(
+            one, clinical=one.clinical[chart], dictionary={name: theirs[name] for name in chart},
+            images=one.images if alike else one.images[:, :0], masks=one.masks if alike else one.masks[:, :0],
+            present=one.present if alike else one.present[:, :0], modalities=one.modalities if alike else [],
+            **{name: getattr(one, name)[columns] for name, columns in tables.items()},
+        )
+        for one in both
+    ]  # fmt: skip
+    return found[0], found[1]
+
+
+def shared_columns(source: Patients, choice) -> list[str]:
+    """What `SHARED` is learnt from: the chart of `in_common`, then lesion biomarkers of params.yaml."""
+    return [*source.clinical, *(name for name in choice.lesion if name in source.lesion)]
 
 
 def _meaning(entry: dict) -> tuple:
@@ -215,7 +250,9 @@ def fits(study: Study, made: list[Plan]) -> list[Fit]:
             both = plan.design == BY_SITE and model == choice.harmonised
             found += [Fit(plan, model, seed, usual) for seed in range(seeds)]
             found += [Fit(plan, model, 0, not usual)] if both else []
-    return found + [Fit(plan, model, 0, usual) for plan in made if plan.design == EXTERNAL for model in ELSEWHERE]
+    asked = study.params.models if choice.external == "all" else choice.external
+    elsewhere = [*dict.fromkeys([*ELSEWHERE, *(name for name in asked if not name.startswith(CONTROL))])]
+    return found + [Fit(plan, model, 0, usual) for plan in made if plan.design == EXTERNAL for model in elsewhere]
 
 
 def _is_slow(study: Study, model: str) -> bool:
@@ -224,16 +261,17 @@ def _is_slow(study: Study, model: str) -> bool:
 
 def _fit_one(study: Study, source: Study | None, fit: Fit, place: Path) -> None:
     """One fit into its file; without rows where the two cohorts do not share what the model needs."""
-    plan, known = fit.plan, source or study
-    chosen = _elsewhere(study, source, fit.model) if source else build(fit.model, _choices(study, fit))
+    plan = fit.plan
+    learnt, read = in_common(study, source) if source else (study.patients, study.patients)
+    chosen = _elsewhere(study, learnt, fit) if source else build(fit.model, _choices(study, fit))
     held = list(plan.held) if chosen else []
     told = {name: value for name, value in (fit._asdict() | plan._asdict()).items() if name in KEYS}
     table = pd.DataFrame({**told, "train": len(plan.train), "patient_id": held})[KEYS].assign(risk=0.0, days=0.0)
     curves = np.zeros((len(held), len(study.times)))
     if chosen:
         label = f"{study.name}, {plan.design}, fold {plan.fold}: {fit.model}"
-        chosen.fit(_ready(known, plan.train), label=label)
-        table["risk"], table["days"], curves = chosen.predict(_ready(study, held), study.times)
+        chosen.fit(_ready(study, learnt.take(plan.train)), label=label)
+        table["risk"], table["days"], curves = chosen.predict(_ready(study, read.take(held)), study.times)
     curves = pd.DataFrame(curves, columns=[f"s_{k}" for k in range(len(study.times))])
     study.save_table(place, pd.concat([table, curves], axis=1))
 
@@ -245,22 +283,18 @@ def _choices(study: Study, fit: Fit):
     return params.model_copy(update={"training": training, "selection": selection})
 
 
-def _ready(study: Study, ids) -> Patients:
+def _ready(study: Study, patients: Patients) -> Patients:
     """The patients, without the date of their scan: a later one is never among those learnt."""
-    from dataclasses import replace
-
-    found = study.patients.take(ids)
-    return replace(found, clinical=found.clinical.drop(columns=study.params.designs.date, errors="ignore"))
+    return replace(patients, clinical=patients.clinical.drop(columns=study.params.designs.date, errors="ignore"))
 
 
-def _elsewhere(study: Study, source: Study, model: str):
+def _elsewhere(study: Study, source: Patients, fit: Fit):
     """A model of what both cohorts know; None where they do not share what it needs."""
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    names = shared(study, source)
-    needed = {"age": "age", "volume": "tumour_ml"}.get(model)
-    if needed:
-        return build(model, study.params) if needed in names else None
+    if fit.model != SHARED:
+        return None if lacking(fit.model, source) else build(fit.model, _choices(study, fit))
+    names = shared_columns(source, study.params.classical)
     estimator = CoxPHSurvivalAnalysis(alpha=study.params.classical.ridge)
     return Classical(partial(_columns, names=names), estimator) if names else None
 

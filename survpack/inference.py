@@ -385,15 +385,14 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
     jobs = [(split, name, one) for split, models in splits.items() for name, one in models.items() if len(one.table)]
     for split, name, one in tqdm(jobs, desc=f"{cohort}: scores", mininterval=2):
         score = partial(_scores_of, one, participants, train_outcome, horizon)
-        found[split][name] = bootstrap(
-            score,
-            one.table["patient_id"].nunique(),
-            repeats=params.bootstrap,
-            confidence=params.confidence,
-            seed=params.seed,
-            strata=folds_of(one),
-        )
+        found[split][name] = of_patients(score, one, params)
     return found
+
+
+def of_patients(score, prognosis: Prognosis, params: Scores) -> dict:
+    """`bootstrap` of the patients of a prognosis, within its folds, as params.yaml has it."""
+    again = {"repeats": params.bootstrap, "confidence": params.confidence, "seed": params.seed}
+    return bootstrap(score, prognosis.table["patient_id"].nunique(), strata=folds_of(prognosis), **again)
 
 
 def _scores_of(prognosis, outcome, train_outcome, horizon, counts):

@@ -11,7 +11,7 @@ from survpack import paths, training
 from survpack.augmentation import augment
 from survpack.parallel import in_parallel
 from survpack.params import Training
-from survpack.pretraining import imaged, mirrored, places, samples_of, shares_images
+from survpack.pretraining import imaged, mirrored, places, samples_of, shares_patients
 from survpack.study import Study
 from survpack.training import Samples
 from survpack.transfer import COLUMNS, RATE, Arm, Both, BothCox, digest, folds, ready, rows, sizes_of
@@ -20,7 +20,7 @@ from survpack.transfer import COLUMNS, RATE, Arm, Both, BothCox, digest, folds, 
 def multitask(studies: list[Study]) -> pd.DataFrame:
     """Out-of-fold risks by one encoder shared by all cohorts, a head each; fold k of every cohort is held out together.
 
-    Cohorts that share an image with another are left out. Kept by content under data/derived/remembered, since it is the same for every cohort of the study.
+    Cohorts that share a patient with another are left out. Kept by content under data/derived/remembered, since it is the same for every cohort of the study.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def multitask(studies: list[Study]) -> pd.DataFrame:
         `COLUMNS` of all cohorts, `way` "multi-task"; empty with a single cohort.
     """
     studies = [study for study in studies if imaged(study)]
-    apart = [not any(shares_images(one.name, other.name) for other in studies if other is not one) for one in studies]
+    apart = [not any(shares_patients(one, other) for other in studies if other is not one) for one in studies]
     studies = [study for study, alone in zip(studies, apart, strict=True) if alone]
     shared = sorted(set.intersection(*(set(folds(study)) for study in studies))) if studies[1:] else []
     name = f"{digest(studies)}.parquet" if shared else ""

@@ -1,4 +1,8 @@
-"""Predictions of someone else, from a file: what its columns say, and which scores they allow."""
+"""Predictions of someone else, from a file: what its columns say, and which scores they allow.
+
+The risk is column `risk`; without it fewer `days` are more risk; without these it is the mean of 1 − S over the days
+that the curve is given at, by trapezoids from 1 on day 0, so that every column counts and a single one says 1 − S.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ import pyarrow.parquet as pq
 
 from survpack import metrics, tables
 from survpack.errors import BadInput
+from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.models import MODELS
-from survpack.prognosis import Prognosis
+from survpack.prognosis import Prognosis, time_grid
 from survpack.study import TEST_FOLD, Study
 
 CURVE = re.compile(r"s_(\d+(?:\.\d+)?)")  # a column of survival curves: S at so many days
 NEAR = 0.9  # a curve speaks of the horizon if it is given there, or not earlier than this share of it,
 STEPS = 20  # or reaches it in so many steps, as a fitted curve does, which is flat between two days of death
-RISING = 1e-6  # what rounding may do to a curve
 
 
 class Outside(NamedTuple):
@@ -29,19 +33,29 @@ class Outside(NamedTuple):
     Attributes
     ----------
     prognosis : Prognosis
-        Folds are those of the study. Columns that the file lacks are filled (curves that only rank, 0 days).
+        Columns that the file lacks are filled (curves that only rank, 0 days).
     metrics : tuple of str
         Which scores the columns allow.
     notes : list of str
         What was made of the columns, a sentence each.
+    given : tuple of float
+        Days at which curves are given; none where they were filled.
+    horizon : float, days
+        The day of Brier score and calibration.
     """
 
     prognosis: Prognosis
     metrics: tuple[str, ...]
     notes: list[str]
+    given: tuple[float, ...]
+    horizon: float
+
+    def speaks_of(self, day: float) -> bool:
+        """Whether curves tell the probability of living beyond the day."""
+        return _column_of(self.given, day) is not None
 
 
-def read(path: Path, study: Study) -> Outside:
+def read(path: Path, study: Study, *, together: bool = False, horizon: float | None = None) -> Outside:
     """Predictions of an outside model, which is called as its file is.
 
     Parameters
@@ -51,6 +65,11 @@ def read(path: Path, study: Study) -> Outside:
         `days` (predicted survival) or columns `s_180`, `s_365`, … (the probability of living beyond so many days),
         or several of these.
     study : Study
+    together : bool
+        All patients are of one group, split "everyone", or of the groups that a column `fold` names, where the file
+        brings one. Else folds and splits are those of the study.
+    horizon : float, optional
+        That of params.yaml if None; together, and with a single column of a curve, the day of that column.
 
     Raises
     ------
@@ -63,27 +82,73 @@ def read(path: Path, study: Study) -> Outside:
     if model in MODELS:
         refuse(path, f"'{model}' is a model of the study", "a name of its own", "rename the file")
     table, curves = _checked(path, _table(path), study)
+    curves = curves if any(curves.values()) else {}  # of day 0 alone a curve says nothing
     times, survival = np.array(list(curves.values())), table[list(curves)].to_numpy(float)
-    folds = study.splits.set_index("patient_id")["fold"].loc[table["patient_id"]].to_numpy()
+    several = together and "fold" in table and table["fold"].nunique() > 1
+    if together:
+        folds, split = (pd.factorize(table["fold"].astype(str))[0] if several else 0), "everyone"
+    else:
+        folds = study.splits.set_index("patient_id")["fold"].loc[table["patient_id"]].to_numpy()
+        split = np.where(folds == TEST_FOLD, "test", "cv")
+    risk, notes = _risk(table, survival, curves)
+    if several:
+        notes.append(f"Column `fold` names {len(set(folds))} models: only patients of one of them are compared.")
+    if not curves:  # ranked within a fold: a patient elsewhere changes nothing there
+        times = _grid(study, table["patient_id"]) if together else np.asarray(study.times)
+        ranks = risk.groupby(pd.Series(folds, risk.index)).rank(pct=True).to_numpy()
+        survival = np.repeat(1 - ranks[:, None], len(times), axis=1)
+    keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
+    made = table[["patient_id"]].assign(**keys, split=split, risk=risk, days=table.get("days", 0.0))
+    made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
+    given = tuple(day for day in curves.values() if day)
+    horizon = horizon or (given[0] if together and len(given) == 1 else study.horizon_days)
+    allowed, more = _allowed(table, curves, horizon, {"fold"} if several else set())
+    return Outside(Prognosis(made, times), allowed, [*notes, *more], given, horizon)
+
+
+def risk_of(survival, times) -> np.ndarray:
+    """Mean of 1 − S over `times`, by the trapezoids under a curve from 1 on day 0; of one column 1 − S.
+
+    Parameters
+    ----------
+    survival : array, shape (n, k)
+    times : array, shape (k,), days, increasing, the last above 0
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Like curves have like risks to the last digit.
+    """
+    widths = np.diff(times, prepend=0.0)
+    weights = widths + np.r_[widths[1:], 0.0]
+    return ((1 - np.asarray(survival, float)) * (weights / weights.sum())).sum(axis=1)
+
+
+def _risk(table: pd.DataFrame, survival: np.ndarray, curves: dict[str, float]) -> tuple[pd.Series, list[str]]:
+    """The risk, and a sentence on where it is from; another where it says little."""
+    area = risk_of(survival, np.array(list(curves.values()))) if curves else None
     if "risk" in table:
         risk, told = table["risk"], "The risk is column `risk`: higher is worse."
     elif "days" in table:
         risk, told = -table["days"], "There is no column `risk`: more `days` are less risk."
     else:
-        area = np.column_stack([np.ones(len(table)), survival[:, :-1]]) @ np.diff(times, prepend=0)
-        risk, told = (
-            pd.Series(-area),
-            f"There is no column `risk`: more area under the curve to {times[-1]:g} days is less.",
-        )
-    if not curves:  # ranked within a fold: a patient elsewhere changes nothing there
-        times, ranks = np.asarray(study.times), risk.groupby(folds).rank(pct=True).to_numpy()
-        survival = np.repeat(1 - ranks[:, None], len(times), axis=1)
-    keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
-    made = table[["patient_id"]].assign(**keys, split=np.where(folds == TEST_FOLD, "test", "cv"), risk=risk)
-    made = made.assign(days=table.get("days", 0.0))
-    made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
-    allowed, notes = _allowed(table, curves, study.horizon_days)
-    return Outside(Prognosis(made, times), allowed, [told, *notes])
+        how = "1 − `{}`".format(*curves) if len(curves) == 1 else f"the mean of 1 − S over the {len(curves)} days given"
+        risk, told = pd.Series(area, table.index), f"There is no column `risk`: it is {how}."
+    notes = [told]
+    if len(risk) > 1 and risk.nunique() == 1:
+        notes.append("All patients have one risk: nothing is ranked.")
+    elif area is not None and risk.corr(pd.Series(area, table.index), method="spearman") < 0:
+        notes.append("The risk and the curves rank patients against each other: check that a higher risk is worse.")
+    return risk, notes
+
+
+def _grid(study: Study, ids) -> np.ndarray:
+    """Days at which a risk without a curve is asked about, from the events of those predicted."""
+    known = study.cohort.outcome
+    known = table_of(known[known["patient_id"].isin(ids)])
+    return (
+        time_grid(*(known[name].to_numpy() for name in ("time_days", "event"))) if known["event"].any() else np.ones(1)
+    )
 
 
 def refuse(path: Path, found: str, expected: str, remedy: str) -> NoReturn:
@@ -110,7 +175,7 @@ def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFram
     """The table with numbers in it, and its curve columns with their days, in order."""
     curves = {name: float(found[1]) for name in table if (found := CURVE.fullmatch(str(name)))}
     curves = dict(sorted(curves.items(), key=lambda one: one[1]))
-    if "patient_id" not in table or not (curves or {"risk", "days"} & set(table)):
+    if "patient_id" not in table or not (any(curves.values()) or {"risk", "days"} & set(table)):
         names = ", ".join(map(str, table.columns))[:200] or "none"
         expected = "`patient_id` with `risk`, `days` or `s_180` (survival at 180 days), separated by commas"
         refuse(path, f"columns {names}", expected, "name them so")
@@ -118,7 +183,7 @@ def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFram
     if twice:
         refuse(path, f"column `{twice[0]}` is there twice", "it once", "drop one of the two")
     table = table.assign(patient_id=table["patient_id"].astype(str).str.strip())
-    ids, known = table["patient_id"], set(study.splits["patient_id"])
+    ids, known = table["patient_id"], set(study.cohort.outcome["patient_id"])
     strange, repeated = ids[~ids.isin(known)], ids[ids.duplicated()]
     if len(strange):
         found = f"patient '{strange.iloc[0]}' ({len(strange)} of {len(ids)}) is not of cohort {study.name}"
@@ -128,7 +193,7 @@ def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFram
         refuse(path, f"patient {repeated.iloc[0]} has several rows", "one a patient", "keep one")
     for name in [*(name for name in ("risk", "days") if name in table), *curves]:
         table[name] = _numbers(path, table, name, curves.get(name))
-    rises = (np.diff(table[list(curves)].to_numpy(float), axis=1) > RISING).any(axis=1)
+    rises = (np.diff(table[list(curves)].to_numpy(float), axis=1) > ROUNDING).any(axis=1)
     if rises.any():
         found = f"the survival curve of patient {ids[rises].iloc[0]} rises with time"
         refuse(path, found, "it to fall", "check that the columns are S(t), not 1 - S(t), and their days")
@@ -152,7 +217,16 @@ def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd
     return numbers
 
 
-def _allowed(table: pd.DataFrame, curves: dict[str, float], horizon: float) -> tuple[tuple[str, ...], list[str]]:
+def _column_of(days, horizon: float) -> float | None:
+    """The day whose column says S at the horizon: it is given there or shortly before, or the curve is fine."""
+    last = max((day for day in days if 0 < day <= horizon), default=None)
+    near = last is not None and (last >= NEAR * horizon or (len(days) >= STEPS and max(days) >= horizon))
+    return last if near else None
+
+
+def _allowed(
+    table: pd.DataFrame, curves: dict[str, float], horizon: float, used: set[str]
+) -> tuple[tuple[str, ...], list[str]]:
     """The scores that the columns allow, and a sentence on each choice."""
     allowed, notes, days = {*metrics.RANKING}, [], list(curves.values())
     if len(days) > 1:
@@ -161,8 +235,8 @@ def _allowed(table: pd.DataFrame, curves: dict[str, float], horizon: float) -> t
             f"Curves are given at {len(days)} times from {days[0]:g} to {days[-1]:g} days: integrated scores, and the AUC "
             "over time, are means over those of them within follow-up, and compare only with curves given there."
         )
-    last = max((day for day in days if day <= horizon), default=0)  # whose column says S at the horizon
-    if last >= NEAR * horizon or (last and len(days) >= STEPS and days[-1] >= horizon):
+    last = _column_of(days, horizon)
+    if last is not None:
         allowed |= {"brier", *metrics.CALIBRATION}
         notes.append(f"Brier score and calibration are of {horizon:g} days, by the column of {last:g} days.")
     if "days" in table:
@@ -173,7 +247,7 @@ def _allowed(table: pd.DataFrame, curves: dict[str, float], horizon: float) -> t
             f"Not scored: {'; '.join(absent)}. Errors in days need `days`, integrated scores two columns such as `s_180`, "
             f"Brier score and calibration `s_{horizon:g}` (or one shortly before)."
         )
-    unused = [f"`{name}`" for name in table if name not in {"patient_id", "risk", "days", *curves}]
+    unused = [f"`{name}`" for name in table if name not in {"patient_id", "risk", "days", *curves, *used}]
     if unused:
         notes.append(f"Columns not used: {', '.join(unused)}.")
     return tuple(name for name in metrics.METRICS if name in allowed), notes

@@ -208,6 +208,7 @@ class Gate(_Section):
 
 class Designs(_Section):
     models: list[str] = Field(min_length=1)
+    external: list[str] | Literal["all"] = "all"
     repeats: int = Field(ge=1)
     network_repeats: int = Field(ge=1)
     folds: int = Field(ge=2)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from survpack import overlap, paths, training
+from survpack import paths, shared, training
 from survpack.augmentation import augment
 from survpack.cohort import TUMOUR
 from survpack.encoders import ENCODERS, Encoder
@@ -204,18 +204,16 @@ def folds_of(study: Study) -> list[int]:
 
 
 def sources_of(study: Study) -> list[str]:
-    """Cohorts whose encoders this one tries: those of params.yaml that are among `cohorts` and share no image with it."""
+    """Cohorts whose encoders this one tries: those of params.yaml that are among `cohorts` and share no patient with it."""
     asked = study.params.transfer.sources
     named = [name for name in asked.get(study.name, asked.get("other", [])) if name in study.params.cohorts]
-    return [name for name in named if name == study.name or not shares_images(study.name, name)]
+    others = {name: Study(name, study.params, CohortPaths(name)) for name in named if name != study.name}
+    return [name for name in named if name == study.name or not shares_patients(study, others[name])]
 
 
-def shares_images(one: str, other: str) -> bool:
-    """Whether a scan is in both cohorts, by the hashes of stage 01: a patient held out here would be learnt from there."""
-    hashes = [CohortPaths(name).tables("cohort") / "hashes.csv" for name in (one, other)]
-    if not all(path.exists() for path in hashes):
-        return False
-    return len(overlap.shared(*(pd.read_csv(path, dtype=str, keep_default_na=False) for path in hashes))) > 0
+def shares_patients(one: Study, other: Study) -> bool:
+    """Whether somebody is, or may be, a patient of both cohorts: held out here, and learnt from there."""
+    return bool(len(shared.pairs(one, other)) or shared.unknown(one, other))
 
 
 def mirrored(study: Study) -> bool:

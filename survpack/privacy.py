@@ -1,24 +1,33 @@
 """What identifies a patient: kept out of what is written, and looked for in what is brought.
 
-`ALLOWED` and `DENIED` follow the Basic Application Level Confidentiality Profile of DICOM PS3.15, table E.1-1.
-The allowed list decides what is written; the denied list, and the look of a value, what `folder_findings` reports.
-Dates become days, and ages over 89 become 90 (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)).
+`ALLOWED` decides what is written of a DICOM header. `DENIED` is the Basic Application Level Confidentiality Profile of
+DICOM PS3.15, table E.1-1, edition 2026c, as dicom-anonymizer lists it; it, and the look of a value (`telltales`), decide
+what `folder_findings` reports. Dates become days, and ages over 89 become 90 (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)).
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zipfile
+import zlib
 from datetime import date, datetime
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c import ALL_TAGS
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from survpack.cohort import Finding
 from survpack.errors import BadInput
+from survpack.telltales import OF_THINGS, column_telltales, no_dates, shape, snake, telltales
 
+KEY = ["patient_id", "participant_id"]  # columns of the table that `python -m survpack dicom` keeps outside
 OLDEST = 89  # years; above it an age tells who someone is
+TEXT = 2**20  # bytes that are read of a text that is no table
 
 # DICOM keywords that may be written: how the image was made, never of whom, when or where.
 ALLOWED = (
@@ -32,78 +41,61 @@ ALLOWED = (
 
 # Keywords that name, place or number someone. Every keyword whose value is a name, a date, a time or a UID is also
 # denied (`denied`), and so is every private tag.
-DENIED = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientBirthTime", "PatientBirthName", "PatientMotherBirthName",
-    "OtherPatientIDs", "OtherPatientNames", "IssuerOfPatientID", "PatientAddress", "PatientTelephoneNumbers",
-    "PatientTelecomInformation", "PatientAge", "PatientSize", "PatientWeight", "PatientComments", "PatientState",
-    "PatientReligiousPreference", "PatientInstitutionResidence", "EthnicGroup", "Occupation", "MilitaryRank",
-    "CountryOfResidence", "RegionOfResidence", "MedicalRecordLocator", "MedicalAlerts", "Allergies",
-    "AdditionalPatientHistory", "SmokingStatus", "PregnancyStatus", "InsurancePlanIdentification", "AdmissionID",
-    "AdmittingDiagnosesDescription", "ServiceEpisodeID", "ServiceEpisodeDescription", "CurrentPatientLocation",
-    "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "SeriesDate", "SeriesTime", "AcquisitionDate",
-    "AcquisitionTime", "AcquisitionDateTime", "ContentDate", "ContentTime", "InstanceCreationDate",
-    "InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "DeviceSerialNumber",
-    "DeviceUID", "DetectorID", "GantryID", "PlateID", "CassetteID", "GeneratorID", "SourceSerialNumber",
-    "ReferringPhysicianName", "ReferringPhysicianAddress", "ReferringPhysicianTelephoneNumbers", "OperatorsName",
-    "PerformingPhysicianName", "NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "RequestingPhysician",
-    "ResponsiblePerson", "ResponsibleOrganization", "PersonName", "PersonAddress", "PersonTelephoneNumbers",
-    "ClinicalTrialSubjectID", "ClinicalTrialSiteName", "ClinicalTrialSponsorName", "ClinicalTrialProtocolName",
-    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "PerformedLocation",
-    "PerformedStationName", "RequestingService", "StationAETitle", "ContentCreatorName", "ReviewerName",
-    "VerifyingOrganization", "StudyDescription", "SeriesDescription", "ProtocolName", "ImageComments",
-    "StudyComments", "VisitComments", "DerivationDescription", "AcquisitionProtocolDescription", "AcquisitionComments",
-    "RequestedProcedureDescription", "PerformedProcedureStepDescription", "RequestedProcedureID",
-    "PerformedProcedureStepID", "ScheduledProcedureStepID", "ReasonForStudy", "ReasonForTheRequestedProcedure",
-    "StructureSetLabel", "StructureSetName", "ROIName", "ContrastBolusAgent", "TextString", "UnformattedTextValue",
-    "IconImageSequence", "ReferencedPatientSequence", "OriginalAttributesSequence", "RequestAttributesSequence",
-    "TimezoneOffsetFromUTC",
-)  # fmt: skip
+_TAGS = frozenset((group << 16) + element for group, element, *_ in ALL_TAGS)
+DENIED = tuple(key for tag in sorted(_TAGS) if tag_for_keyword(key := keyword_for_tag(tag)))  # overlays have no one tag
+_KINDS = ("PN", "DA", "DT", "TM", "UI")
 
 # Denied because anything may have been typed or told there, yet written by converters as a matter of course.
+_TYPED = re.compile(r"(?!Patient).*(Description|Comments?|Label|Notes|Time)")
 _HARMLESS_PERHAPS = {
-    "PatientSize", "PatientWeight", "PatientState", "SmokingStatus", "PregnancyStatus", "EthnicGroup", "GantryID",
-    "StationName", "StudyDescription", "SeriesDescription", "ProtocolName", "ImageComments", "DerivationDescription",
-    "AcquisitionProtocolDescription", "AcquisitionComments", "RequestedProcedureDescription", "StudyTime", "StructureSetLabel", "StructureSetName", "ROIName", "ContrastBolusAgent",
-    "AcquisitionTime", "SeriesTime", "ContentTime", "TimezoneOffsetFromUTC", "StudyID", "ReasonForStudy",
-    "DeviceSerialNumber", "InstitutionalDepartmentName", "PatientAge", "PerformedProcedureStepDescription",
-    "AdmittingDiagnosesDescription", "MedicalAlerts", "Allergies", "ReasonForTheRequestedProcedure",
+    "PatientSize", "PatientWeight", "PatientState", "PatientAge", "PatientSex", "SmokingStatus", "PregnancyStatus",
+    "EthnicGroup", "GantryID", "StationName", "ProtocolName", "TimezoneOffsetFromUTC", "StudyID", "ReasonForStudy",
+    "DeviceSerialNumber", "InstitutionalDepartmentName", "StructureSetName", "ROIName", "ContrastBolusAgent",
+    "MedicalAlerts", "Allergies", "ReasonForTheRequestedProcedure", "Date", "Arbitrary", "Originator", "MAC",
 }  # fmt: skip
 
 _COLUMNS = re.compile(
     r"(patients?_?|sub(ject)?_?|participants?_?)?((first|last|given|family|full|sur|maiden)_?)?names?|initials|"
-    r"(date_?of_?)?birth(_?date|_?day)?|dob|mrn|(medical|patient|hospital)_?(record_?)?(number|no|nr)|hospital_?id|"
-    r"(home_?|street_?|email_?)?address|street|(tele)?phone(_?number)?|mobile|fax|e_?mail|ssn|social_security.*|"
-    r"nhs_?number|insurance.*|passport.*|zip(_?code)?|post_?(al_?)?code|accession(_?number)?|.*physician.*"
+    r"(patients?_?|sub(ject)?_?)?(date_?of_?)?birth(_?date|_?day)?|dob|mrn|"
+    r"(medical|patient|hospital)_?(record_?)?(number|no|nr)|hospital_?id|ssn|social_security.*|"
+    r"nhs_?number|insurance.*|passport.*|accession(_?number)?|.*physician.*|"
+    r"(vor|nach|familien)name|geburts(datum|tag)|(pre)?nom|apellidos?|nombre"
 )
-_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-_DATES = (
-    (re.compile(r"(?<!\d)(\d{4})([-/._])(\d{1,2})\2(\d{1,2})(?!\d)"), (1, 3, 4)),
-    (re.compile(r"(?<!\d)(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?!\d)"), (4, 3, 1)),
-    (re.compile(r"(?<!\d)(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?!\d)"), (4, 1, 3)),  # the month first
-    (re.compile(r"(?<!\d)(?<!\d\.)(\d{4})(\d{2})(\d{2})(?:\d{6})?(?!\d|\.\d{2})"), (1, 2, 3)),
+_CONTACTS = re.compile(
+    r"(home_?|street_?|email_?)?address|street|(tele)?phone(_?number)?|mobile|fax|e_?mail|zip(_?code)?|post_?(al_?)?code"
 )
-_NAMED_MONTH = re.compile(rf"(?<!\d)\d{{1,2}}[-/ ._]?(?:{_MONTHS})[a-z]*[-/ ._,]*(?:19|20)\d\d(?!\d)", re.I)
-_TELLTALES = (
-    ("error", "a name as DICOM writes it", re.compile(r"[^\W\d_]{2,}\^[^\W\d_]+")),
-    ("error", "an e-mail address", re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}")),
-    ("error", "a DICOM UID", re.compile(r"(?<![\d.])[0-2](?:\.\d+){6,}(?![\d.])")),
-    ("warning", "a long number, as a hospital gives patients", re.compile(r"(?<!\d)(?<!\d\.)\d{7,}(?!\d|\.\d)")),
-)
+_BARE = (
+    "name",
+    "names",
+    "nom",
+    "nombre",
+    "initials",
+    "address",
+    "street",
+)  # of a data set or a program, unless in a table
 
 
 def denied(keyword: str) -> bool:
     """Whether a DICOM keyword may identify: listed, or its value is a name, a date, a time or a UID."""
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-
     if keyword in ALLOWED:
         return False
     tag = tag_for_keyword(keyword)
-    return keyword in DENIED or (tag is not None and dictionary_VR(tag) in ("PN", "DA", "DT", "TM", "UI"))
+    return tag is not None and (tag in _TAGS or dictionary_VR(tag) in _KINDS)
+
+
+def denies(element) -> bool:
+    """Whether an element of a DICOM header may identify: as `denied`, or private, a curve or an overlay."""
+    listed = element.tag in _TAGS or element.tag.group & 0xFF00 in (0x5000, 0x6000) or element.VR in _KINDS
+    return element.tag.is_private or (listed and element.keyword not in ALLOWED)
 
 
 def certain(keyword: str) -> bool:
     """Whether a denied DICOM keyword tells who someone is, and not merely may."""
-    return denied(keyword) and keyword not in _HARMLESS_PERHAPS
+    return (
+        denied(keyword)
+        and keyword not in _HARMLESS_PERHAPS
+        and (not _TYPED.fullmatch(keyword) or dictionary_VR(tag_for_keyword(keyword)) == "DT")
+    )
 
 
 def capped_age(years: float) -> float:
@@ -122,103 +114,157 @@ def days_between(first: str | date, second: str | date) -> int:
     return (_date(second) - _date(first)).days
 
 
-def telltales(text: str) -> list[tuple[str, str]]:
-    """What in a text looks like an identifier: (severity, what it looks like) pairs."""
-    found = [(severity, f"{what} ('{hit[0]}')") for severity, what, rule in _TELLTALES if (hit := rule.search(text))]
-    day = _date_in(text)
-    if day:  # a date is a long number too: told once, as what it is
-        found = [one for one in found if day not in one[1]] + [("error", f"a date ('{day}')")]
-    return found
-
-
 def findings_in_header(path: Path) -> list[Finding]:
-    """Identifiers in the header of a NIfTI file: free text fields and extensions. Voxels are not read."""
+    """Identifiers in the header of a NIfTI file, and in the name that gzip keeps of it. Voxels are not read."""
     import nibabel as nib
 
+    findings = _about_stored_name(path)
     try:
         header = nib.load(path).header
     except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError):
-        return []  # unreadable images are reported where images are checked
-    findings = []
+        return findings  # unreadable images are reported where images are checked
     for field in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
         text = bytes(header[field]).decode("latin-1").strip("\0 ") if field in header else ""
         if re.search(r"time=\d{6}", text, re.I):
             findings.append(_finding("warning", path, f"the time of the scan in `{field}`", "no time", _CLEAR))
-        findings += [
-            _finding(severity, path, f"{what} in the header field `{field}`", "no personal data", _CLEAR)
-            for severity, what in telltales(text)
-        ]
+        findings += _told(path, telltales(text), f"in the header field `{field}`", _CLEAR)
     for extension in getattr(header, "extensions", []):
         if extension.get_code() == 2:
             findings.append(_finding("error", path, "a DICOM header as NIfTI extension", "no extension", _CLEAR))
         else:
             text = extension.text if hasattr(extension, "text") else str(extension.get_content())
-            findings += [
-                _finding(severity, path, f"{what} in a header extension", "no personal data", _CLEAR)
-                for severity, what in telltales(text)
-            ]
+            findings += _told(path, telltales(text), "in a header extension", _CLEAR)
     return findings
 
 
 def findings_in_sidecar(path: Path) -> list[Finding]:
-    """Identifiers in a JSON file: denied keywords, and values that look like a name, date or UID."""
+    """Identifiers in a JSON file: denied keywords, and keys and values that look like a name, date or UID."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError):
-        return []
-    findings = []
-    for key, value in _leaves(content):
-        if denied(key) and str(value).strip() not in ("", "n/a", "None"):
-            severity = "error" if certain(key) else "warning"
+        content = json.loads(_text_of(path))
+    except ValueError:  # no JSON, but perhaps a text
+        return findings_in_text(path)
+    leaves, findings = list(_leaves(content)), []
+    keys = dict.fromkeys(key for above, _ in leaves for key in above)
+    strange = no_dates([*keys, *(value for _, value in leaves if isinstance(value, str))])
+    telling = {key for key in keys if denied(_keyword(key)) or _of_person(key)}
+    things = {key for key in keys if OF_THINGS.search(snake(key))}
+    for key in keys:
+        told = telltales(key, shape(key) not in strange) if _keyword(key) == key else []
+        findings += _told(path, told, f"in the key `{key}`", "delete the entry")
+    for above, value in leaves:
+        key = next((key for key in above if key in telling), None)
+        if key and str(value).strip() not in ("", "n/a", "None"):
+            severity = "error" if certain(_keyword(key)) or _of_person(key) else "warning"
             findings.append(_finding(severity, path, f"`{key}`", "only how the image was made", "delete the entry"))
-        elif key != "Version":  # of a program: the first digits of a hash may look like any number or date
-            shown = [one for one in telltales(str(value)) if isinstance(value, str) and not _is_reference(value)]
-            findings += [
-                _finding(severity, path, f"{what} in `{key}`", "no personal data", "delete the entry")
-                for severity, what in shown
-            ]
-    return findings
+        elif isinstance(value, str) and not things & set(above):
+            told = telltales(value, shape(value) not in strange)
+            if Path(path).name == "dataset_description.json":  # is about its makers
+                told = [one for one in told if "e-mail" not in one[1] and "a date" not in one[1]]
+            findings += _told(path, told, f"in `{above[-1] if above else ''}`", "delete the entry")
+    return list(dict.fromkeys(findings))
 
 
 def findings_in_table(path: Path) -> list[Finding]:
-    """Identifiers in a table (.tsv, .csv): columns that name people, cells with dates, ages over 89."""
+    """Identifiers in a table (.tsv, .csv, .xlsx): columns that name people, cells with dates, ages over 89."""
     try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError):
-        return []
+        tables = _tables(path)
+    except (ValueError, KeyError, ImportError, zipfile.BadZipFile):  # no table, but perhaps a text
+        if ".xls" not in Path(path).name.lower():
+            return findings_in_text(path)
+        return [_finding("warning", path, "a workbook that cannot be looked through", "an .xlsx", "save it as one")]
+    return [finding for sheet, table in tables.items() for finding in _in_table(path, table, sheet)]
+
+
+def _in_table(path: Path, table: pd.DataFrame, sheet: str) -> list[Finding]:
     findings = []
-    for name in table.columns:
-        filled = table[name][~table[name].isin(["", "n/a", "N/A", "nan"])]
-        if _COLUMNS.fullmatch(_snake(name)) and len(filled) and not _of_labels(path, name):
-            findings.append(_finding("error", path, f"column `{name}`", "no column that names people", "delete it"))
+    if list(table.columns) == KEY and table[KEY[1]].str.fullmatch(r"sub-\d+").all():
+        findings.append(_finding("error", path, "the key of who is who", "it elsewhere", "move it out of the folder"))
+    for name, column in table.items():
+        filled = column[~column.isin(["", "n/a", "N/A", "nan"])]
+        where = f"column `{name}`{sheet}"
+        if _of_person(name, table=True) and len(filled) and not _of_labels(path, name):
+            findings.append(_finding("error", path, where, "no column that names people", "delete it"))
             continue
-        if re.match(r"(.*_)?age(_|$)", _snake(name)):
+        if re.match(r"(.*_)?age(_|$)", snake(name)):
             years = pd.to_numeric(filled, errors="coerce")
             if (years > OLDEST + 1).any() and years.median() < 150:  # days or months are told by their size
-                findings.append(
-                    _finding("error", path, f"ages over {OLDEST} in `{name}`", "90 for all of them", "write 90")
-                )
-        seen = {}
-        measured = pd.to_numeric(filled, errors="coerce").notna().all() and not re.search(r"id|num|no", _snake(name))
-        for row, cell in filled.items():
-            for severity, what in telltales(cell):
-                if measured and severity == "warning":
-                    continue  # a volume in mm³ is a long number and no patient's
-                seen.setdefault((severity, what.split(" (")[0]), (row, what))
+                findings.append(_finding("warning", path, f"ages over {OLDEST} in {where}", "90 for all of them",
+                                         "write 90 before the table is shared"))  # fmt: skip
         findings += [
-            _finding(severity, path, f"{what} in column `{name}`, row {row + 1}", "no personal data",
+            _finding(severity, path, f"{what} in {where}, row {row + 1}", "no personal data",
                      "count days from baseline instead of dates; delete the rest")
-            for (severity, _), (row, what) in seen.items()
+            for row, severity, what in column_telltales(filled, name)
         ]  # fmt: skip
     return findings
 
 
-def findings_in_name(path: Path, root: Path) -> list[Finding]:
+def findings_in_text(path: Path) -> list[Finding]:
+    """Names and birth dates in prose and in headers that are text; the first of each kind.
+
+    Other dates, and long numbers, are warnings: in notes anywhere, in a README and the like only beside a patient.
+    """
+    name, first = Path(path).name.lower(), {}
+    notes = name.endswith(".txt") and not name.startswith(("readme", "licen", "change", "citation", "require"))
+    for number, line in enumerate(_text_of(path, TEXT).splitlines(), 1):
+        told = telltales(line)
+        label = re.match(r"\W*([^\W\d][\w' ]{1,40}?|[0-9a-fA-F]{4}[,|][0-9a-fA-F]{4})[)'\"]?\s*[:=]+\s*(.+)", line)
+        if label and _is_name(label[1]) and _PROPER.fullmatch(label[2].strip(" '\"{},;")):
+            told = [("error", f"`{label[1]}`")]
+        elif re.search(r"birth|\bborn\b|\bdob\b", line, re.I):
+            told = [one for one in told if "e-mail" not in one[1]]
+        elif notes or _OF_PATIENTS.search(line):
+            told = [("error" if "^" in what else "warning", what) for _, what in told if "e-mail" not in what]
+        else:
+            told = [one for one in told if "^" in one[1]]
+        for severity, what in told:
+            first.setdefault((severity, what.split(" (")[0]), (severity, f"{what} in line {number}"))
+    return _told(path, list(first.values()), "", "delete it")
+
+
+def findings_in_map(path: Path) -> list[Finding]:
+    """As in a text, and keys and values of YAML that look like a name, date or UID; codes for missing may be dates."""
+    import yaml
+
+    findings = findings_in_text(path)
+    try:
+        content = yaml.safe_load(_text_of(path))
+    except (yaml.YAMLError, ValueError):
+        return findings
+    leaves = [(above, str(value)) for above, value in _leaves(content) if "missing" not in above]
+    texts = dict.fromkeys([*(key for above, _ in leaves for key in above), *(value for _, value in leaves)])
+    told = [one for text in texts for one in telltales(text) if not any(one[1] in two.found for two in findings)]
+    return findings + _told(path, told, "", "delete it")
+
+
+def findings_in_name(path: Path, root: Path, digits: bool = True) -> list[Finding]:
     """Identifiers in the name of a file or folder."""
-    return [
-        _finding(severity, path, f"{what} in the name", "a name without personal data", "rename it")
-        for severity, what in telltales(Path(path).relative_to(root).name)
-    ]
+    return _told(path, telltales(Path(path).relative_to(root).name, digits), "in the name", "rename it")
+
+
+def findings_in_file(path: Path) -> list[Finding]:
+    """All that identifies, or may identify, a patient in a file; of images the header alone is read."""
+    try:
+        return _in_file(path)
+    except (OSError, EOFError, zlib.error):  # what cannot be read is reported where it is needed
+        return []
+
+
+def _in_file(path: Path) -> list[Finding]:
+    name = path.name.lower()
+    plain = name.removesuffix(".gz")
+    if plain.endswith((".nii", ".hdr")):
+        return findings_in_header(path)
+    if plain.endswith(".json"):
+        return findings_in_sidecar(path)
+    if plain.endswith((".tsv", ".csv", ".xlsx", ".xls")):
+        return findings_in_table(path)
+    if plain.endswith((".yaml", ".yml")):
+        return findings_in_map(path)
+    if plain.endswith((".txt", ".md", ".rst", ".log", ".xml", ".mha", ".mhd", ".nrrd", ".nhdr")):
+        return findings_in_text(path)
+    if name == "dicomdir" or name.endswith((".dcm", ".ima")) or _is_dicom(path):
+        return [_finding("error", path, "a DICOM file", "NIfTI only", "convert it: python -m survpack dicom")]
+    return []
 
 
 def folder_findings(root: Path) -> list[Finding]:
@@ -231,21 +277,12 @@ def folder_findings(root: Path) -> list[Finding]:
         does not prove the folder anonymous: the face in a head scan and text burnt into pixels are not looked for.
     """
     root, findings = Path(root), []
-    for path in sorted(root.rglob("*")):
-        findings += findings_in_name(path, root)
-        if path.is_dir():
-            continue
-        name = path.name.lower()
-        if name.endswith((".nii", ".nii.gz")):
-            findings += findings_in_header(path)
-        elif name.endswith(".json"):
-            findings += findings_in_sidecar(path)
-        elif name.endswith((".tsv", ".csv")):
-            findings += findings_in_table(path)
-        elif name == "dicomdir" or name.endswith((".dcm", ".ima")):
-            findings.append(
-                _finding("error", path, "a DICOM file", "NIfTI only", "convert it: python -m survpack dicom")
-            )
+    paths = sorted(root.rglob("*"))
+    strange = no_dates(path.name for path in paths)
+    for path in paths:
+        findings += findings_in_name(path, root, shape(path.name) not in strange)
+        if path.is_file():
+            findings += findings_in_file(path)
     return sorted(findings, key=lambda finding: finding.severity)
 
 
@@ -321,6 +358,15 @@ def _determined(values, small, hidden, vague, below) -> tuple[int, int] | None:
     return None
 
 
+_OF_PATIENTS = re.compile(
+    r"patient|died|death|deceased|admi(ss|tt)|discharg|surger|visit|\bseen\b|\bmrn\b|\bscanned on", re.IGNORECASE
+)
+_IMAGES = ("nii", "nifti", "image", "imaging", "img", "scan", "volume", "crop", "seg", "segm", "mask", "label", "labels",
+           "segmentation", "tumor", "tumour", "lung", "brain", "flair", "tmp", "temp", "output", "data")  # fmt: skip
+_PROPER = re.compile(  # John Smith, "Smith, J."
+    r"(?!(?:Anon|Unknown|None|Removed|Replaced|Blank|Empty|Deleted|The)\w*)"
+    r"(?:[\"'(]?[^\W\d_a-z](?:[^\W\d_]|[.'’-])*[\"'),]?\s*){1,4}"
+)
 _CLEAR = "clear the header, or convert the images again with: python -m survpack dicom"
 
 
@@ -328,44 +374,102 @@ def _finding(severity: str, path: Path, found: str, expected: str, fix: str) -> 
     return Finding(severity, str(path), found, expected, fix)
 
 
+def _told(path: Path, told: list[tuple[str, str]], where: str, fix: str) -> list[Finding]:
+    expected = "a name without personal data" if where == "in the name" else "no personal data"
+    return [_finding(severity, path, f"{what} {where}".strip(), expected, fix) for severity, what in told]
+
+
+def _tables(path: Path) -> dict[str, pd.DataFrame]:
+    """The sheets of a table as text; each with what to add to a sentence about it."""
+    if ".xls" in Path(path).name.lower():
+        sheets = pd.read_excel(path, sheet_name=None, dtype=str, keep_default_na=False)
+        named = {f" of sheet `{name}`" if len(sheets) > 1 else "": sheet for name, sheet in sheets.items()}
+        return {what: sheet.rename(columns=str) for what, sheet in named.items()}
+    text = _text_of(path)
+    between = "\t" if ".tsv" in Path(path).name.lower() else max(",;\t|", key=text.partition("\n")[0].count)
+    return {"": pd.read_csv(StringIO(text), sep=between, dtype=str, keep_default_na=False)}
+
+
+def _text_of(path: Path, most: int = -1) -> str:
+    """A text file, gzip or not, whatever its encoding; of an image, what stands before the voxels."""
+    with Path(path).open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        content = (gzip.GzipFile(fileobj=raw) if packed else raw).read(most)
+    if Path(path).suffix.lower() in (".mha", ".nrrd"):
+        content = re.split(rb"\r?\n\r?\n|ElementDataFile", content)[0]
+    try:
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _about_stored_name(path: Path) -> list[Finding]:
+    """What the name tells under which a file was compressed: it outlives renaming."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(1024)
+    if start[:2] != b"\x1f\x8b" or not start[3:4] or not start[3] & 8:
+        return []
+    skipped = 12 + int.from_bytes(start[10:12], "little") if start[3] & 4 else 10
+    name = start[skipped:].partition(b"\0")[0].decode("latin-1")
+    told = telltales(name)
+    if not told and not _same_name(name, Path(path).name):
+        told = [("warning", f"another name of the file ('{name}')")]
+    return _told(path, told, "kept by gzip", "compress it again with `gzip -n`")
+
+
+def _same_name(stored: str, own: str) -> bool:
+    """Whether a name says no more than another, but for codes and what any image is called."""
+    words, known = (set(re.findall(r"[^\W\d_]{3,}", name.lower())) for name in (stored, own))
+    return words - known <= set(_IMAGES)
+
+
+def _is_dicom(path: Path) -> bool:
+    """By the preamble, or, where there is none, by how the first element is written."""
+    with path.open("rb") as stream:
+        start = stream.read(132)
+    return start[128:] == b"DICM" or bool(re.match(rb"[\x02\x08]\0[\0\x01\x05\x08\x16]\0(UL|OB|CS|UI|SH)", start))
+
+
 def _of_labels(path: Path, column: str) -> bool:
     """Whether a column names labels, not people: `name` in BIDS's dseg.tsv."""
-    return column == "name" and Path(path).name.endswith("dseg.tsv")
+    return column == "name" and Path(path).name.endswith(("dseg.tsv", "channels.tsv", "electrodes.tsv"))
 
 
-def _leaves(content, key: str = ""):
-    """Every value of nested JSON, with the nearest key above it."""
+def _of_person(name: str, table: bool = False) -> bool:
+    """Whether a column of a table, or a key, names people."""
+    plain = snake(name)
+    return bool(_COLUMNS.fullmatch(plain) or _CONTACTS.fullmatch(plain)) and (table or plain not in _BARE)
+
+
+def _is_name(label: str) -> bool:
+    """Whether what follows a label is someone's name."""
+    tag = tag_for_keyword(_keyword(label))
+    names = bool(re.search(r"name$", plain := snake(label.replace("'s", "")))) and plain not in _BARE
+    return (names and bool(_COLUMNS.fullmatch(plain))) or (tag is not None and dictionary_VR(tag) == "PN")
+
+
+def _keyword(key: str) -> str:
+    """A key as a DICOM keyword: 00100010, (0010,0010) and Patient's Name are PatientName."""
+    digits = re.sub(r"[(),|\s]", "", str(key))
+    if re.fullmatch(r"[0-9a-fA-F]{8}", digits):
+        return keyword_for_tag(int(digits, 16)) or str(key)
+    words = str(key).replace("'s", "").split()
+    return "".join(word[:1].upper() + word[1:] for word in words) if len(words) > 1 else str(key)
+
+
+def _leaves(content, keys: tuple = ()):
+    """Every value of nested JSON, with the keys above it; a column that is described there is no value of its name."""
     if isinstance(content, dict):
+        described = {"Description", "LongName", "Levels", "Units"} & set(content)
         for name, value in content.items():
-            yield from _leaves(value, name)
+            if not (name == "vr" and value in ("PN", "DA", "DT", "TM", "UI")):  # of DICOM's own JSON
+                yield from _leaves(value, (*(() if described else keys), str(name)))
     elif isinstance(content, list):
         for value in content:
-            yield from _leaves(value, key)
+            yield from _leaves(value, keys)
     else:
-        yield key, content
-
-
-def _is_reference(value: str) -> bool:
-    """Whether a text is a DOI or web address: numbers in it are no patient's."""
-    return bool(re.match(r"(https?://|doi:|10\.\d{4,}/)", value.strip()))
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower()).strip("_")
-
-
-def _date_in(text: str) -> str | None:
-    """The first stretch of a text that is a date a patient may have lived."""
-    for rule, (year, month, day) in _DATES:
-        for hit in rule.finditer(text):
-            try:
-                found = date(int(hit[year]), int(hit[month]), int(hit[day]))
-            except ValueError:
-                continue
-            if 1900 <= found.year <= 2099:
-                return hit[0]
-    hit = _NAMED_MONTH.search(text)
-    return hit[0] if hit else None
+        yield keys, content
 
 
 def _date(value: str | date) -> date:

@@ -538,6 +538,7 @@ def _sigma(name: str, spacing_mm) -> float | None:
 
 # --- the table's columns
 
+GIVEN = "rad_given_"  # begins the name of what was measured elsewhere
 RADIOMIC = "rad_"  # begins the name of every radiomic feature; the rest are lesion biomarkers
 COLUMN = re.compile(  # rad_<region>_<sequence>-<filter>_<tag>; shape has no sequence
     r"^rad_(?P<region>[a-z]+)_(?:(?P<sequence>[A-Za-z0-9]+)(?:-(?P<filter>[A-Za-z0-9.]+))?_)?"
@@ -552,8 +553,9 @@ def parsed(columns) -> pd.DataFrame:
     -------
     DataFrame
         A row a column: `feature` (its name), `region`, `sequence`, `filter`, `tag` (each "" where it has none), and
-        `family`: of FAMILIES, or "lesion" for what is no radiomic feature.
+        `family`: of FAMILIES, "given" for what was measured elsewhere, or "lesion" for what is no radiomic feature.
     """
     feature = pd.Series(list(columns), name="feature", dtype=str)
     found = feature.str.extract(COLUMN).fillna("")
-    return pd.concat([feature, found], axis=1).assign(family=found["tag"].map(_names()["family"]).fillna("lesion"))
+    family = found["tag"].map(_names()["family"]).fillna("lesion")
+    return pd.concat([feature, found], axis=1).assign(family=family.mask(feature.str.startswith(GIVEN), "given"))

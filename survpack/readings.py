@@ -41,7 +41,7 @@ class Unlocked(NamedTuple):
 
 def unlock(
     cohort: str, prognoses: dict[str, Prognosis], outcome: pd.DataFrame, choice: str, *,
-    by: str = "study", log: Path | None = None,
+    by: str = "study", log: Path | None = None, record: bool = True,
 ) -> Unlocked:  # fmt: skip
     """Predictions with those of the test set, if these are the ones that were read first.
 
@@ -61,6 +61,8 @@ def unlock(
         Who reads; an outside model's reading does not lock out the study's own first one.
     log : Path, optional
         `data/readings/<cohort>.jsonl` where not given.
+    record : bool
+        False only asks what would be said: nothing may be scored by it.
     """
     log = log or _log(cohort)
     now = _digests(prognoses)
@@ -72,7 +74,7 @@ def unlock(
     fresh = {model: digest for model, digest in now.items() if (model, digest) not in read}
     verdict = FIRST if not read else AGAIN if choice == "again" else REFUSED
     entry = {"by": by, "verdict": verdict, "models": fresh, "patients": patients}
-    if fresh and not any({**entry, "when": old["when"]} == old for old in before):
+    if record and fresh and not any({**entry, "when": old["when"]} == old for old in before):
         _append(log, entry)
     withheld = sorted(fresh) if verdict == REFUSED else []
     kept = {model: one.of("cv") if model in withheld else one for model, one in prognoses.items()}

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from survpack import nifti, overlap
 from survpack.checks import check_overlap, ordered
 from survpack.cohort import TUMOUR, Finding, listed
+from survpack.dicom.suv import odd
 
 
 def check_images(images: pd.DataFrame, participants: pd.DataFrame, labels: dict, where: str) -> list[Finding]:
@@ -61,22 +62,24 @@ def _without_image(images: pd.DataFrame, needed: pd.Series, where: str) -> list[
 
 
 def _about_days(rows: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
-    """Whoever is first scanned late has lived until then, which a model would learn."""
-    from survpack.preprocess import BASELINE_DAYS
+    """Whoever is first scanned late has lived until then, which a model would learn; nobody is scanned after the end."""
+    from survpack.hindsight import after_the_end
+    from survpack.preprocess import BASELINE_DAYS, at_baseline
 
-    day = pd.to_numeric(rows["day"], errors="coerce")
-    last = rows["patient_id"].map(participants.drop_duplicates("patient_id").set_index("patient_id")["time_days"])
-    last = pd.to_numeric(last, errors="coerce")
-    late = ~rows["patient_id"].isin(rows.loc[day <= BASELINE_DAYS, "patient_id"])
+    day, patient = pd.to_numeric(rows["day"], errors="coerce"), rows["patient_id"]
+    pair, used = patient.astype(str) + " " + rows["modality"], at_baseline(rows.assign(day=day)).index
+    late = ~patient.isin(patient[day <= BASELINE_DAYS])
     told = [
-        (late, f"no scan known to be before day {BASELINE_DAYS}", "a scan at baseline each",
+        ("error", after_the_end(patient, day, participants), "a scan after the end of follow-up",
+         "scans up to `time_days`", "correct the day or the time"),
+        ("warning", late, f"no scan known to be before day {BASELINE_DAYS}", "a scan at baseline each",
          "correct its day, or exclude the patient: a scan taken later tells who lived until then"),
-        ((day > last) & (last > 0), "a scan after the end of follow-up", "scans up to `time_days`",
-         "correct the day or the time"),
+        ("warning", ~pair.isin(pair[used]), "a modality of a later session alone, which is left out",
+         f"each modality within {BASELINE_DAYS} days of the first", "correct its day, or leave it so if it is follow-up"),
     ]  # fmt: skip
     return [
-        Finding("warning", where, found, expected, fix, tuple(rows.loc[bad, "patient_id"].astype(str).unique()))
-        for bad, found, expected, fix in told
+        Finding(severity, where, found, expected, fix, tuple(patient[bad].astype(str).unique()))
+        for severity, bad, found, expected, fix in told
         if bad.any()
     ]
 
@@ -156,6 +159,10 @@ def _about_image(row, image, voxels: np.ndarray) -> list[Finding]:
     if row.modality == "ct" and low >= 0:
         return [Finding("warning", row.path, f"CT that is not in HU (lowest value {low:g})", "air near -1000 HU",
                         "convert it again, with the rescale intercept")]  # fmt: skip
+    severity, found = odd(voxels) if row.modality == "pt" else ("", "")
+    if severity:
+        return [Finding(severity, row.path, f"PET that is no SUV ({found})", "g/mL: the mean of a body is 1",
+                        "convert it again from the DICOM, with weight, dose and times")]  # fmt: skip
     return []
 
 

@@ -107,7 +107,7 @@ def shown(row) -> bool:
 def _scorer(sample: Sample, train_outcome, horizon):
     """From rows and counts of patients, shape (..., patients), to the scores of those rows."""
     alive = survival_at(sample.prognosis, [horizon])
-    reached = len(valid_times([horizon], sample.time_days, train_outcome)) > 0
+    reached = len(valid_times([horizon], sample.time_days, train_outcome, sample.event)) > 0
 
     def score(inside, counts) -> dict:
         at = np.flatnonzero(inside[sample.patient])

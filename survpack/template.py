@@ -41,7 +41,9 @@ covariates:                    # known at baseline; any other column may select 
   age: {column: Age, kind: numeric, unit: years}
   sex: {column: Sex, kind: categorical, levels: [female, male]}
   grade: {column: Grade, kind: ordered, levels: [low, high]}
-images:                        # t1n t1c t2w t2f ct pt; `mask` alone where there is only a segmentation
+# features: {prefix: original_}           # measured elsewhere, such as radiomics; or `columns: […]`, `pattern`, and
+# features: {file: features.parquet}      # a table of their own, a row a patient. Then no image is needed.
+images:                        # optional: t1n t1c t2w t2f ct pt; `mask` alone where there is only a segmentation
   t1c: {path: "scans/{PatientID}/t1c.nii.gz", mask: "scans/{PatientID}/tumour.nii.gz"}
 labels: {1: tumour}
 """

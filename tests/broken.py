@@ -358,7 +358,7 @@ def no_table_at_all(folder):
 # --- images
 
 
-@fault("error", "sub-002", "no image", "remove the patient from the table")
+@fault("warning", "sub-002", "excluded by the rule `measured`", "add the mask or the image")
 def patient_without_image(folder):
     shutil.rmtree(folder / "sub-002")
 
@@ -368,7 +368,7 @@ def image_without_row(folder):
     _edit(folder, lambda table: table[table["participant_id"] != "sub-002"])
 
 
-@fault("error", "sub-002_ct.nii.gz", "no mask", "add the mask")
+@fault("warning", "sub-002", "excluded by the rule `measured`", "add the mask")
 def no_mask(folder):
     bids.image_path(folder, "sub-002", "mask").unlink()
 

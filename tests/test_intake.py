@@ -382,11 +382,9 @@ def test_dicom_of_two_patients_or_too_much_of_it_is_refused(choices, patient, li
 
 
 def test_what_dicom_left_out_is_told_without_ids_paths_and_descriptions():
-    line = (
-        f"sub-001: left out series MR '{SECRET}: brain' in /tmp/place/dicom: its description names no T1, T2 or FLAIR"
-    )
+    line = "sub-001: left out series MR 3 (12 slices) in /tmp/place/dicom: its description names no T1, T2 or FLAIR"
     assert folders._unnamed(line, Path("/tmp/place")) == (
-        "Left out a series of MR: its description names no T1, T2 or FLAIR"
+        "Left out a series of MR (12 slices): its description names no T1, T2 or FLAIR"
     )
 
 

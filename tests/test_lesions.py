@@ -23,6 +23,7 @@ from survpack.lesions import (
     measure,
     not_a_brain,
     outline,
+    surface_area,
 )
 
 LABELS = {1: "necrosis", 2: "oedema", 3: "enhancing"}
@@ -175,6 +176,118 @@ def test_a_spheroid_has_the_sphericity_of_the_formula():
     assert found["rano_product_mm2"] == pytest.approx(4 * a * c, abs=2 * c + 2 * a)
 
 
+def rounded(volume: float, area: float) -> float:
+    """Sphericity by its formula."""
+    return np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area
+
+
+@pytest.mark.parametrize(
+    "voxels, spacing, sphericity",
+    [
+        ((4, 4, 4), (1.0, 1.0, 3.0), 0.719),  # 1.108 by SimpleITK's roundness
+        ((10, 10, 10), (1.0, 1.0, 5.0), 0.643),  # 1.076
+        ((10, 10, 10), ISOTROPIC, 0.806),
+        ((3, 3, 3), ISOTROPIC, 0.806),
+        ((20, 20, 20), THICK, 0.534),
+        ((2, 10, 10), ISOTROPIC, 0.591),
+        ((12, 12, 3), (1.0, 1.0, 3.0), 0.798),
+        ((5, 7, 9), (3.0, 0.4, 1.7), None),
+    ],
+)
+def test_a_box_along_the_axes_has_its_own_surface_whatever_the_voxels(voxels, spacing, sphericity):
+    a, b, c = np.array(voxels) * spacing
+    area = 2 * (a * b + b * c + c * a)
+    assert surface_area(np.ones(voxels, bool), spacing) == pytest.approx(area)
+    assert of(np.pad(np.ones(voxels, bool), 1), spacing)["sphericity"] == pytest.approx(rounded(a * b * c, area))
+    assert sphericity is None or rounded(a * b * c, area) == pytest.approx(sphericity, abs=5e-4)
+
+
+SPACINGS = [ISOTROPIC, (1.0, 1.0, 3.0), (0.8, 0.8, 2.5), (1.0, 1.0, 5.0), THICK]
+
+
+def rotation(seed: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]
+
+
+def placed(holds, half: float, spacing, seed: int, turn: bool) -> np.ndarray:
+    """Voxels of a shape `holds(x, y, z)`, turned and moved at random by up to half a voxel."""
+    rng = np.random.default_rng(seed)
+    axes = [np.arange(-int(half / s) - 2, int(half / s) + 3) * s + rng.uniform(-0.5, 0.5) * s for s in spacing]
+    grid = np.array(np.meshgrid(*axes, indexing="ij"))
+    return holds(*(np.tensordot(rotation(seed), grid, 1) if turn else grid))
+
+
+def within_box(x, y, z):
+    return (abs(x) <= 10) & (abs(y) <= 8) & (abs(z) <= 15)
+
+
+def within_tube(x, y, z):
+    return (np.hypot(x, y) <= 9) & (abs(z) <= 14)
+
+
+def within_ring(x, y, z):
+    return (np.hypot(x, y) - 16) ** 2 + z**2 <= 49
+
+
+TUBE = rounded(np.pi * 81 * 28, 2 * np.pi * 81 + 2 * np.pi * 9 * 28)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(
+    "holds, half, turn, sphericity",
+    [
+        (within_box, 20, True, rounded(20 * 16 * 30, 2 * (20 * 16 + 20 * 30 + 16 * 30))),
+        (within_tube, 17, False, TUBE),
+        (within_tube, 17, True, TUBE),
+        (within_ring, 23, True, rounded(2 * np.pi**2 * 16 * 49, 4 * np.pi**2 * 16 * 7)),
+        (lambda x, y, z: x**2 + y**2 + z**2 <= 225, 15, False, 1),
+        (lambda x, y, z: (x**2 + y**2) / 100 + z**2 / 625 <= 1, 25, True, 0.8851),  # half axes of 10 and 25 mm
+    ],
+)
+def test_shapes_that_are_no_box_are_within_a_few_per_cent_of_their_formula(holds, half, turn, sphericity, spacing):
+    found = [of(placed(holds, half, spacing, seed, turn), spacing)["sphericity"] for seed in range(4)]
+    assert found == pytest.approx([sphericity] * 4, rel=0.05 if max(spacing) < 4 else 0.08)  # the module's table
+
+
+def test_the_surface_of_a_ball_with_a_hole_is_that_of_both():
+    for spacing in SPACINGS[:3]:
+        shell = placed(lambda x, y, z: abs(np.sqrt(x**2 + y**2 + z**2) - 10) <= 4, 15, spacing, 3, False)
+        assert surface_area(shell, spacing) == pytest.approx(4 * np.pi * (14**2 + 6**2), rel=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    smooth=st.sampled_from([0, 0.6, 1.2, 2]),
+    share=st.floats(0.1, 0.9),
+)
+def test_no_lesion_is_rounder_than_a_ball_and_none_has_more_surface_than_its_voxel_faces(seed, spacing, smooth, share):
+    field = gaussian_filter(np.random.default_rng(seed).standard_normal((7, 9, 8)), smooth)
+    blob = field > np.quantile(field, share)
+    found = of(np.pad(blob, 1), spacing).get("sphericity")
+    assert np.isnan(found) or 0 < found <= 1
+    steps = [np.count_nonzero(np.diff(np.pad(blob, 1).astype(int), axis=axis)) for axis in range(3)]
+    faces = sum(count * np.prod(spacing) / size for count, size in zip(steps, spacing, strict=True))
+    ball = np.cbrt(36 * np.pi * (blob.sum() * np.prod(spacing)) ** 2)
+    assert ball * (1 - 1e-9) <= surface_area(blob, spacing) <= faces * (1 + 1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    spacing=st.tuples(*[st.sampled_from([0.5, 0.8, 1.0, 2.5, 5.0])] * 3),
+    order=st.permutations([0, 1, 2]),
+    flips=st.tuples(*[st.booleans()] * 3),
+    scale=st.sampled_from([0.1, 0.7, 3.0]),
+)
+def test_a_surface_is_the_same_in_any_order_and_direction_of_the_axes(seed, spacing, order, flips, scale):
+    blob = gaussian_filter(np.random.default_rng(seed).standard_normal((9, 11, 10)), 1.3) > 0.02
+    turned = np.flip(blob, [axis for axis in range(3) if flips[axis]]).transpose(order)
+    sides = [spacing[axis] * scale for axis in order]
+    assert surface_area(turned, sides) == pytest.approx(surface_area(blob, spacing) * scale**2, rel=1e-9)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), spacing=st.tuples(*[st.floats(0.4, 5)] * 3))
 def test_the_largest_diameter_is_that_of_the_mesh_of_another_library(seed, spacing):
@@ -238,7 +351,15 @@ def test_of_two_lesions_of_one_volume_the_longer_is_described():
 
 
 @pytest.mark.parametrize(
-    "spacing, near", [(ISOTROPIC, 0.25), ((0.5, 0.5, 0.5), 0.15), ((2.0, 2.0, 2.0), 0.3), (THICK, 0.75)]
+    "spacing, near",
+    [
+        (ISOTROPIC, 0.25),
+        ((0.5, 0.5, 0.5), 0.15),
+        ((2.0, 2.0, 2.0), 0.3),
+        ((1.0, 3.0, 1.0), 0.4),
+        ((0.8, 0.8, 2.5), 0.4),
+        (THICK, 0.75),
+    ],
 )
 def test_shells_have_the_thickness_that_was_drawn(spacing, near):
     found = of(shells(10, 15, 23, spacing), spacing, LABELS)
@@ -300,6 +421,15 @@ def test_one_voxel_has_its_own_size_and_no_shape():
     assert found["tumour_ml"] == pytest.approx(0.006)
     assert (found["diameter_mm"], found["axial_diameter_mm"], found["rano_product_mm2"]) == pytest.approx((3, 2, 2))
     assert np.isnan(found["sphericity"]) and reasons == ["sphericity: the largest lesion is one voxel thick"]
+
+
+@pytest.mark.parametrize(
+    "voxels, shape", [((3, 3, 3), True), ((2, 2, 6), False), ((2, 3, 4), False), ((2, 2, 7), True)]
+)
+def test_a_shape_takes_twenty_seven_voxels(voxels, shape):
+    found, reasons = measure(image(np.pad(np.ones(voxels, bool), 1)), {1: "tumour"})
+    assert np.isnan(found["sphericity"]) != shape
+    assert reasons == ([] if shape else ["sphericity: the largest lesion has fewer than 27 voxels"])
 
 
 def test_a_mask_of_one_slice_is_measured_and_explained():

@@ -416,7 +416,7 @@ def test_a_control_of_shuffled_labels_ranks_nobody(make_patients, params):
 
 def test_a_cohort_of_masks_only_has_no_control_of_grey_values_and_says_why(patients):
     without = replace(patients, shuffled=patients.shuffled.iloc[:, :0], noise=patients.noise.iloc[:, :0])
-    for name in models.NEEDS_IMAGES:
+    for name in (*models.NEEDS_VOXELS, *models.NEEDS_CONTROL):
         assert "needs grey values" in models.lacking(name, without) and models.lacking(name, patients) == ""
     assert models.lacking("radiomics-coxnet", without) == ""
 

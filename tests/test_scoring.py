@@ -1,4 +1,4 @@
-"""Predictions of others: the same numbers as for our own, one sentence for a bad file, and a test set that stays shut."""
+"""Predictions of others: published figures are met, our own folds give our own numbers, and every reading is logged."""
 
 import json
 import shutil
@@ -6,12 +6,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
-from survpack import inference, outside, paths, readings, scoring
+from survpack import inference, metrics, outside, paths, readings, scoring
 from survpack.__main__ import main
+from survpack.cohort import Cohort
 from survpack.errors import BadInput
-from survpack.metrics import CALIBRATION, DAYS, RANKING
+from survpack.metrics import CALIBRATION, DAYS, RANKING, brier_at
 from survpack.prognosis import Prognosis, median_days
+from survpack.study import Study
 
 HORIZON = 365
 
@@ -57,12 +60,12 @@ def file(ours, tmp_path):
     return written
 
 
-def scored(path, **options) -> dict:
-    """What a report says, without its page."""
+def scored(path, folds=True, **options) -> dict:
+    """What a report says, without its page; within the study's folds unless told otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "_figures", lambda *_: [])
         patch.setattr(scoring, "by_pandoc", str)
-        return _scored(path, **options)
+        return _scored(path, folds=folds, **options)
 
 
 def _scored(path, **options) -> dict:
@@ -140,11 +143,255 @@ def test_a_curve_that_ends_before_the_horizon_is_not_scored_there(study, file):
     assert {"brier", "ici"} <= set(scored(reaching)["scores"]["cv"])
 
 
-def test_the_risk_of_curves_is_the_area_under_them(study, file):
+# --- the risk of a curve
+
+
+def test_the_risk_of_curves_is_the_share_of_days_above_them_by_trapezoids(study, file):
     levels = np.linspace(0.1, 0.9, len(study.splits))
     path = file(change=lambda table: table[["patient_id"]].assign(s_100=0.9, s_300=levels, s_600=0.05))
-    # 100 days at 1, 200 at 0.9, then 300 at the level of the patient
-    assert outside.read(path, study).prognosis.table["risk"].to_numpy() == pytest.approx(-(100 + 180 + 300 * levels))
+    curves = np.column_stack([np.ones((40, 1)), np.tile([0.9], (40, 1)), levels, np.full(40, 0.05)])
+    lost = 600 - np.trapezoid(curves, [0, 100, 300, 600], axis=1)
+    risk = outside.read(path, study).prognosis.table["risk"].to_numpy()
+    assert risk / risk[0] == pytest.approx(lost / lost[0])
+
+
+def test_the_risk_of_a_single_column_is_one_less_what_it_says(study, file):
+    levels = np.linspace(0.1, 0.9, len(study.splits))
+    path = file(change=lambda table: table[["patient_id"]].assign(s_365=levels))
+    assert outside.read(path, study).prognosis.table["risk"].to_numpy() == pytest.approx(1 - levels)
+
+
+COLUMNS = {
+    "one": [365],
+    "one beyond follow-up": [9000],
+    "two": [180, 365],
+    "two, the first on day 0": [0, 365],
+    "unequally spaced": [1, 2, 400, 401, 3000],
+    "as many as a study's": np.linspace(5, 2000, 40).round(1).tolist(),
+    "beyond follow-up": [365, 9000],
+}
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("days", COLUMNS.values(), ids=COLUMNS)
+def test_harrell_of_curves_is_harrell_of_the_risk_they_were_made_of(study, file, days, together):
+    """Under proportional hazards, with ties: every column counts, wherever it lies."""
+    risk = np.random.default_rng(1).normal(size=len(study.splits)).round(1)
+    curves = {f"s_{day}": np.exp(-day / 2000 * np.exp(risk)) for day in days}
+    by_curve = file(name="curves.csv", change=lambda table: table[["patient_id"]].assign(**curves))
+    by_risk = file(name="risk.csv", change=lambda table: table[["patient_id"]].assign(risk=risk))
+    asked = {"folds": not together}
+    found, expected = (next(iter(scored(path, **asked)["scores"].values())) for path in (by_curve, by_risk))
+    assert found["harrell_c"] == pytest.approx(expected["harrell_c"], abs=1e-12)
+    assert found["uno_c"] == pytest.approx(expected["uno_c"], abs=1e-12)
+
+
+def test_a_curve_that_stays_at_1_until_its_last_column_ranks_by_that_column(study, file):
+    outcome = study.outcome(study.splits["patient_id"])
+    last = outcome["time_days"].rank(pct=True).to_numpy()
+    path = file(change=lambda table: table[["patient_id"]].assign(s_90=1, s_180=1, s_365=last))
+    assert scored(path, folds=False)["scores"]["everyone"]["harrell_c"]["estimate"] == 1
+
+
+def test_equal_curves_have_equal_risks_to_the_last_digit(study, file):
+    days = np.linspace(1, 2000, 37).round(1)
+    path = file(change=lambda table: table[["patient_id"]].assign(**{f"s_{day}": np.exp(-day / 777) for day in days}))
+    found = outside.read(path, study)
+    assert found.prognosis.table["risk"].nunique() == 1
+    assert any("nothing is ranked" in note for note in found.notes)
+    assert scored(path, folds=False)["scores"]["everyone"]["harrell_c"]["estimate"] == 0.5
+
+
+def test_curves_at_1_for_everyone_rank_nobody_and_it_is_said(study, file):
+    found = scored(file(change=lambda table: table[["patient_id"]].assign(s_180=1, s_365=1)), folds=False)
+    assert found["scores"]["everyone"]["harrell_c"]["estimate"] == 0.5
+    assert any("nothing is ranked" in note for note in found["notes"])
+
+
+def test_a_curve_of_day_0_alone_is_not_used(study, file):
+    found = outside.read(file("risk", change=lambda table: table.assign(s_0=1)), study, together=True)
+    assert found.given == () and any("Columns not used: `s_0`" in note for note in found.notes)
+
+
+def test_a_risk_against_its_own_curves_is_told(study, file):
+    path = file("risk", "curves", change=lambda table: table.assign(risk=-table["risk"]))
+    assert any("against each other" in note for note in outside.read(path, study).notes)
+    assert not any("against each other" in note for note in outside.read(file("risk", "curves"), study).notes)
+
+
+# --- everyone together
+
+
+def arrays(study, ids=None):
+    known = study.outcome(study.splits["patient_id"] if ids is None else ids)
+    return known["time_days"].to_numpy(), known["event"].to_numpy(bool)
+
+
+def test_a_model_of_others_is_scored_on_everyone_and_every_pair_counts(study, ours, file):
+    from lifelines.utils import concordance_index
+    from sksurv.metrics import concordance_index_ipcw
+    from sksurv.util import Surv
+
+    found = scored(file("risk"), folds=False)
+    assert [*found["scores"]] == ["everyone"]
+    (time, event), risk = arrays(study), ours.table["risk"].to_numpy()
+    one = found["scores"]["everyone"]
+    assert one["harrell_c"]["estimate"] == pytest.approx(concordance_index(time, -risk, event), abs=1e-12)
+    known = Surv.from_arrays(event, time)
+    tau = metrics.censoring_reach(study.cohort.outcome)
+    assert one["uno_c"]["estimate"] == pytest.approx(concordance_index_ipcw(known, known, risk, tau=tau)[0], abs=1e-9)
+    assert any("one group" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize("kind", ["probability", "yes or no", "binary risk"])
+def test_a_published_auc_and_accuracy_are_met_to_the_last_digit(study, file, kind):
+    """Nobody leaves before the horizon, most on it; on half of the patients, as a published table may be."""
+    rng = np.random.default_rng(2)
+    participants = study.cohort.participants
+    death = rng.exponential(600, len(participants)).round() + 1
+    participants["time_days"], participants["event"] = np.minimum(death, HORIZON), death < HORIZON
+    ids = participants["patient_id"].iloc[::2]
+    time, event = arrays(study, ids)
+    told = np.clip(rng.normal(0.4, 0.3, len(ids)) + 0.2 * event, 0.01, 0.99).round(2)
+    told = told if kind == "probability" else (told > 0.5).astype(float)
+    column = {"risk": told} if kind == "binary risk" else {f"s_{HORIZON}": 1 - told}
+    path = file(change=lambda table: pd.DataFrame({"patient_id": ids.to_numpy(), **column}))
+    found = scored(path, folds=False)
+    day = next(row for row in found["days"]["everyone"] if row["day"] == HORIZON)
+    expected = roc_auc_score(event, told)
+    assert day["auc"]["estimate"] == pytest.approx(expected, abs=1e-12)
+    assert day["auc_known"]["estimate"] == pytest.approx(expected, abs=1e-12)
+    assert day["accuracy"]["estimate"] == pytest.approx(accuracy_score(event, told > 0.499))
+    assert day["sensitivity"]["estimate"] == pytest.approx(recall_score(event, told > 0.499))
+    assert day["specificity"]["estimate"] == pytest.approx(recall_score(~event, told < 0.499))
+    assert (day["dead"], day["alive"], day["lost"]) == (event.sum(), (~event).sum(), 0)
+    if kind != "binary risk":
+        assert found["scores"]["everyone"]["auc"]["estimate"] == pytest.approx(expected, abs=1e-12)
+        assert found["scores"]["everyone"]["brier"]["estimate"] == pytest.approx(((event - told) ** 2).mean())
+    in_folds = scored(path)["days"]["cv"]
+    assert next(row for row in in_folds if row["day"] == HORIZON)["auc_known"]["estimate"] != pytest.approx(expected)
+
+
+def test_a_published_auc_of_those_whose_fate_is_known_is_met_under_censoring(study, ours, file):
+    found = scored(file("risk"), folds=False)
+    (time, event), risk = arrays(study), ours.table["risk"].to_numpy()
+    for row in found["days"]["everyone"]:
+        dead = event & (time <= row["day"])
+        known = dead | (time >= row["day"])
+        assert row["lost"] == (~known).sum()
+        assert row["auc_known"]["estimate"] == pytest.approx(roc_auc_score(dead[known], risk[known]), abs=1e-12)
+    assert {row["day"] for row in found["days"]["everyone"]} >= {HORIZON}
+    assert "accuracy" not in found["days"]["everyone"][0]  # a risk that is no probability calls nobody
+
+
+def test_the_days_of_few_columns_are_scored_one_by_one_and_a_fine_curve_on_the_days_of_the_study(study, ours, file):
+    few = file(change=lambda table: table[["patient_id"]].assign(s_100=0.9, s_300=0.5, s_900=0.1))
+    assert [row["day"] for row in scored(few, folds=False)["days"]["everyone"]] == [100, 300, 900]
+    fine = scored(file("curves"), folds=False)["days"]["everyone"]
+    assert [row["day"] for row in fine] == [180, 365, 730]
+
+
+def test_past_the_last_day_of_follow_up_no_accuracy_is_told(study, file):
+    path = file(change=lambda table: table[["patient_id"]].assign(s_90000=0.1))
+    (row,) = scored(path, folds=False)["days"]["everyone"]
+    assert all(row[name]["estimate"] is None for name in ("auc", "auc_known", "accuracy", "sensitivity", "specificity"))
+
+
+def test_one_column_of_another_day_is_scored_on_its_own_day_and_an_option_asks_for_any(study, ours, file):
+    path = file(change=lambda table: table[["patient_id"]].assign(s_200=ours.table["s_20"]))
+    found = scored(path, folds=False)
+    assert found["horizon_days"] == 200 and "brier" in found["scores"]["everyone"]
+    assert scored(path)["horizon_days"] == HORIZON  # in the folds of the study, as the study's own
+    assert scored(file("curves"), folds=False, horizon=100)["horizon_days"] == 100
+    (time, event), one = arrays(study), ours
+    survival = metrics.survival_at(one, [100])[:, 0]
+    expected = brier_at(time, event, survival, 100, study.cohort.outcome)
+    found = scored(file("curves"), folds=False, horizon=100)["scores"]["everyone"]["brier"]["estimate"]
+    assert found == pytest.approx(expected)
+
+
+def test_a_threshold_calls_who_just_meets_it(study, file):
+    path = file(change=lambda table: table[["patient_id"]].assign(s_365=0.8))
+    (row,) = scored(path, folds=False, threshold=0.2)["days"]["everyone"]
+    assert (row["sensitivity"]["estimate"], row["specificity"]["estimate"]) == (1, 0)
+
+
+def test_risks_of_several_models_in_a_column_fold_are_not_compared(study, ours, file, tmp_path):
+    fold = np.arange(40) % 4
+    shifted = file("risk", change=lambda table: table.assign(risk=table["risk"] + 100 * fold, fold=fold), name="a.csv")
+    plain = file("risk", change=lambda table: table.assign(fold=fold), name="b.csv")
+    found, expected = (scored(path, folds=False) for path in (shifted, plain))
+    assert same(found["scores"]["everyone"], expected["scores"]["everyone"])
+    assert any("4 models" in note for note in found["notes"])
+    ours.save(tmp_path / "own.parquet")  # the study's own say whose fold each patient is of
+    assert any("3 models" in note for note in scored(tmp_path / "own.parquet", folds=False)["notes"])
+
+
+def test_differences_from_our_own_models_are_the_same_either_way(study, ours, file):
+    Prognosis(ours.table.assign(model="age", risk=np.arange(len(ours.table)) % 7), ours.times).save(
+        study.paths.predictions("age")
+    )
+    together, apart = (scored(file("risk"), folds=folds)["beside"] for folds in (False, True))
+    assert together == apart and len(together) == 1
+    assert together[0].endswith(
+        f"({len(study.development)} patients, {arrays(study, study.development)[1].sum()} events)"
+    )
+    assert "only patients of one fold of the study" in (paths.REPORTS / "scored/toy/theirs/scores.md").read_text()
+
+
+# --- cohorts that were only read
+
+
+def test_stage_01_is_enough_and_so_is_a_cohort_without_folds_or_images(study, file, monkeypatch):
+    for folder in (study.paths.biomarkers, study.paths.crops):
+        shutil.rmtree(folder)
+    expected = scored(file("risk", "days", "curves"), folds=False)
+    cohort = study.cohort
+    bare = Study("toy", study.params, study.paths)
+    monkeypatch.setattr(scoring, "_study", lambda cohort: bare)
+    Cohort("toy", cohort.participants, cohort.images.iloc[:0], cohort.dictionary, cohort.labels).save(
+        study.paths.cohort
+    )
+    assert not (study.paths.cohort / "splits.parquet").exists()  # saved anew
+    found = scored(file("risk", "days", "curves"), folds=False)
+    assert found["scores"] == expected["scores"] and found["days"] == expected["days"] and found["beside"] == []
+    with pytest.raises(BadInput, match="`--folds`, but cohort toy has no folds"):
+        scored(file("risk"))
+    assert {*scored(file("risk"), folds=False)["scores"]["everyone"]} == {*RANKING}
+
+
+@pytest.fixture
+def own(raw, monkeypatch, tmp_path):
+    """A folder of one's own in data/raw, which no stage has read; its patients, and a file of their risks."""
+    from broken import sound
+
+    sound(raw / "mine")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    table = pd.read_csv(raw / "mine" / "participants.tsv", sep="\t", dtype={"participant_id": str})
+    table["patient_id"] = table["participant_id"]
+    table["risk"] = np.random.default_rng(0).normal(size=len(table))
+    table[["patient_id", "risk"]].to_csv(tmp_path / "theirs.csv", index=False)
+    return table
+
+
+def test_a_cohort_that_is_only_there_is_scored_by_its_table(own, tmp_path, capsys):
+    from lifelines.utils import concordance_index
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "by_pandoc", str)
+        assert main(["score", str(tmp_path / "theirs.csv"), "mine", "--horizon", "730"]) == 0
+    assert "| 730 " in capsys.readouterr().out
+    told = json.loads((paths.REPORTS / "scored" / "mine" / "theirs" / "scores.json").read_text())
+    found = told["scores"]["everyone"]["harrell_c"]["estimate"]
+    expected = concordance_index(own["time_days"], -own["risk"], own["event"])
+    assert found == pytest.approx(expected, abs=1e-12)
+    log = readings.entries(tmp_path / "data" / "readings" / "mine.jsonl")
+    assert [len(entry["patients"]) for entry in log] == [len(own)]  # a test set that is drawn later has been scored
+    assert not (paths.DERIVED / "mine").exists()
+
+
+# --- the numbers within the study's folds
 
 
 def test_risks_of_one_fold_do_not_depend_on_patients_elsewhere(study, file):
@@ -209,6 +456,61 @@ def test_a_part_of_the_test_set_is_not_read(study, file):
     assert not (paths.ROOT / "data").exists()
 
 
+def test_scoring_everyone_is_a_reading_of_the_test_set_that_is_logged_once_and_told(study, ours, file):
+    readings.unlock("toy", {"age": ours}, study.cohort.outcome, "once")
+    held = (study.splits["split"] == "test").sum()
+    for _ in range(2):
+        found = scored(file("risk"), folds=False)
+        told = " ".join(found["notes"])
+        assert f"{held} of the {held} patients of the locked test set are among them" in told
+        assert (
+            f"The test set, {held} patients, has been read once by the study; predictions of others were scored on it once"
+            in told
+        )
+    scored(file("risk"), test=True)  # the very same predictions, asked for in the other way
+    log = readings.entries(paths.ROOT / "data" / "readings" / "toy.jsonl")
+    assert [(entry["by"], [*entry["models"]]) for entry in log] == [("study", ["age"]), ("outside", ["theirs"])]
+    assert not readings.unlock("toy", {"age": ours}, study.cohort.outcome, "once").withheld
+
+
+def test_of_a_part_of_the_test_set_only_that_part_is_logged_and_nothing_is_said_of_the_whole(study, file):
+    held = study.splits.loc[study.splits["split"] == "test", "patient_id"]
+    path = file("risk", change=lambda table: table[~table["patient_id"].isin(held[1:])])
+    told = " ".join(scored(path, folds=False)["notes"])
+    assert f"1 of the {len(held)} patients of the locked test set are among them" in told
+    assert "The test set," not in told
+    (entry,) = readings.entries(paths.ROOT / "data" / "readings" / "toy.jsonl")
+    assert len(entry["patients"]) == 1
+
+
+def test_without_a_patient_of_the_test_set_nothing_is_logged(study, file):
+    held = study.splits.loc[study.splits["split"] == "test", "patient_id"]
+    path = file("risk", change=lambda table: table[~table["patient_id"].isin(held)])
+    assert "test set are" not in " ".join(scored(path, folds=False)["notes"])
+    assert not (paths.ROOT / "data" / "readings").exists()
+
+
+def test_the_study_is_told_that_others_were_scored_before_there_were_folds(study, ours, file):
+    splits = study.paths.cohort / "splits.parquet"
+    kept = splits.read_bytes()
+    splits.unlink()
+    assert any("No test set is set aside yet" in note for note in scored(file("risk"), folds=False)["notes"])
+    splits.write_bytes(kept)
+    sentence = readings.unlock("toy", {"age": ours}, study.cohort.outcome, "once").sentence
+    assert "predictions of others were scored on it once" in sentence
+
+
+def test_what_cannot_be_written_is_one_sentence_and_no_reading(study, file, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scoring.figures, "save", full)
+    assert main(["score", str(file("risk")), "toy"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and "No space left" in told.err and "expected" in told.err
+    assert not (paths.ROOT / "data" / "readings").exists() and not any(paths.REPORTS.rglob("*.part"))
+
+
 def test_nothing_of_an_earlier_file_of_that_name_stays(study, file):
     page = scoring.report(file("risk", "days", "curves"), "toy")
     assert {path.stem for path in page.parent.glob("*.svg")} == {"roc", "calibration", "decision", "days"}
@@ -243,6 +545,7 @@ BAD = {
     "one day twice": (lambda t: t.assign(**{"s_100": 0.5, "s_100.0": 0.4}), ["`s_100.0`", "twice"]),
     "column twice": (lambda t: pd.concat([t, t[["risk"]]], axis=1), ["`risk`", "twice"]),
     "nothing predicted": (lambda t: t[["patient_id"]], ["`s_180`"]),
+    "nothing but day 0": (lambda t: t[["patient_id"]].assign(s_0=1), ["patient_id, s_0", "`s_180`"]),
     "no row": (lambda t: t.iloc[:0], ["0 events"]),
     "one patient": (lambda t: t.iloc[[0]], ["events", "two at least"]),
 }
@@ -277,8 +580,27 @@ def test_a_missing_file_is_one_sentence(study, tmp_path, capsys):
     refused(tmp_path / "absent.csv", ["no such file"], capsys)
 
 
-def refused(path, named, capsys):
-    assert main(["score", str(path), "toy"]) == 2
+@pytest.mark.parametrize("option", [["--horizon", "0"], ["--horizon", "nan"], ["--threshold", "1.5"],
+                                    ["--threshold", "50"]])  # fmt: skip
+def test_an_option_that_cannot_be_is_one_sentence(study, file, capsys, option):
+    refused(file("risk"), [option[0]], capsys, *option)
+
+
+@pytest.mark.parametrize("name", ["participants.parquet", "splits.parquet", "cohort.json"])
+def test_a_damaged_cohort_is_one_sentence(raw, patients, study_of, tmp_path, monkeypatch, capsys, name):
+    made = study_of(paths.DERIVED / "mine", patients)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    whole = (made.paths.cohort / name).read_bytes()
+    (made.paths.cohort / name).write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "x.csv").write_text("patient_id,risk\nP000,1\n")
+    assert main(["score", str(tmp_path / "x.csv"), "mine"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "not readable" in told and "expected" in told and "make report" in told
+
+
+def refused(path, named, capsys, *options):
+    assert main(["score", str(path), "toy", *options]) == 2
     told = capsys.readouterr()
     assert told.out == "" and told.err.count("\n") == 1
     assert told.err.startswith(f"survpack: {path}: ") and told.err.endswith(".\n")

@@ -16,6 +16,7 @@ from types import ModuleType
 import pandas as pd
 
 from survpack import paths, phantom
+from survpack.checks import check_scan_days, spelled_alike
 from survpack.cohort import OUTCOME, VISITS, Cohort, select
 from survpack.errors import BadInput
 from survpack.params import Params
@@ -82,7 +83,8 @@ def load(name: str, params: Params) -> Cohort:
     name : str
     params : Params
         `cohort[name]` may hold `outcome`, `selection` (step to rule) and a phantom's own choices;
-        `cohort["public"]` the selection of public data sets that have none of their own. A rule may ask
+        `cohort["public"]` the selection of public data sets that have none of their own, `cohort["own"]` of folders of
+        one's own. A rule may ask
         for any column of the source's table, and for `segmented`: whether all scans have a mask
         (or were measured elsewhere, visit by visit).
 
@@ -93,8 +95,9 @@ def load(name: str, params: Params) -> Cohort:
     """
     choices = dict(params.cohort.get(name, {}))
     outcome, rules = choices.pop("outcome", None), choices.pop("selection", None)
-    if rules is None and name in ADAPTERS:
-        rules = params.cohort.get("public", {}).get("selection")
+    own = name not in ADAPTERS and name not in phantom.PHANTOMS
+    if rules is None and name not in phantom.PHANTOMS:
+        rules = params.cohort.get("own" if own else "public", {}).get("selection")
     adapter = _adapter(name)
     if name in phantom.PHANTOMS:
         root = paths.CohortPaths(name).bids
@@ -107,11 +110,18 @@ def load(name: str, params: Params) -> Cohort:
     table = _with_outcome(adapter.clinical(root), adapter.OUTCOMES, outcome, name)
     _require_rows(images, table, root)
     visits = adapter.visits(root) if hasattr(adapter, "visits") else pd.DataFrame(columns=VISITS)
-    measured = table["patient_id"].isin(visits["patient_id"])
+    features = adapter.features(root) if hasattr(adapter, "features") else pd.DataFrame(columns=["patient_id"])
+    measured = table["patient_id"].isin({*visits["patient_id"], *features["patient_id"]})
     if "segmented" in table:
         raise BadInput(f"{root / adapter.TABLE}: a column is named `segmented`, which this study fills in; rename it.")
-    table = table.assign(segmented=_segmented(table["patient_id"], images) | measured)  # for selection only
+    segmented = (
+        _segmented(table["patient_id"], images) | measured | table["patient_id"].isna()
+    )  # who has no id is told so
+    table = table.assign(segmented=segmented)  # for selection only
+    if features.empty and not _imaged(adapter, root):
+        table["segmented"] = True  # a cohort of charts alone asks for no scan
     chosen, flow = select(table, rules or {}, f"cohort {name}")
+    flow = [step | {"own": own} for step in flow]
     if chosen["event"].isin([0, 1]).all():  # where some were unknown, the column was of objects
         chosen["event"] = chosen["event"].astype(bool)
     dictionary, labels = _described(adapter, root)
@@ -123,7 +133,10 @@ def load(name: str, params: Params) -> Cohort:
         labels=labels,
         flow=flow,
         table=str(root / adapter.TABLE),
+        notices=check_scan_days(chosen, dictionary, images, str(root / adapter.TABLE)),
         visits=visits[visits["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
+        features=features[features["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
+        imaged=_imaged(adapter, root),
     )
 
 
@@ -148,7 +161,7 @@ def preflight(name: str) -> None:
         images = adapter.discover(root)
         adapter.clinical(root)
         _described(adapter, root)
-        if images.empty and not hasattr(adapter, "visits"):
+        if images.empty and not hasattr(adapter, "visits") and _imaged(adapter, root):
             raise BadInput(
                 f"{root}: no scan of cohort '{name}' found, expected the images its table names; add them "
                 f"(`python -m survpack fetch` says how they lie), or look at its table alone: "
@@ -209,6 +222,11 @@ def _described(adapter: ModuleType, root: Path) -> tuple[dict, dict]:
     return adapter.DICTIONARY, adapter.LABELS
 
 
+def _imaged(adapter: ModuleType, root: Path) -> bool:
+    """Whether a cohort is to have images; a table of features or of charts alone says that it has none."""
+    return adapter.imaged(root) if hasattr(adapter, "imaged") else True
+
+
 def _with_outcome(table: pd.DataFrame, outcomes: dict, wanted: str | None, name: str) -> pd.DataFrame:
     wanted = wanted or next(iter(outcomes))
     if wanted not in outcomes:
@@ -225,8 +243,6 @@ def _segmented(patients: pd.Series, images: pd.DataFrame) -> pd.Series:
 
 def _require_rows(images: pd.DataFrame, table: pd.DataFrame, root: Path) -> None:
     """A scan without a row would vanish uncounted; more often the ids are written in two ways."""
-    from survpack.checks import spelled_alike
-
     strangers = images["patient_id"][~images["patient_id"].isin(table["patient_id"])].unique()
     if len(strangers):
         hint = (

@@ -82,8 +82,11 @@ def labels(root: Path) -> dict[int, str]:
 
 
 def discover(root: Path) -> pd.DataFrame:
-    """One row an image of a known sequence, with its mask ("" where there is none) and its day."""
-    rows = []
+    """One row an image of a known sequence, with its mask ("" where there is none) and its day.
+
+    Where nobody has an image, a row a mask (`modality` "mask", no `path`).
+    """
+    rows, alone = [], []
     for patient in sorted(path for path in Path(root).glob("sub-*") if path.is_dir()):
         files = sorted(patient.rglob("*.nii")) + sorted(patient.rglob("*.nii.gz"))
         files = [path for path in files if not path.name.startswith(".")]  # macOS puts a ._NAME beside each file
@@ -92,18 +95,17 @@ def discover(root: Path) -> pd.DataFrame:
             raise BadInput(f"{strange[0]}: named after {_subject(strange[0])}; move it to its patient, or rename it.")
         masks = [path for path in files if _stem(path).endswith("_dseg")]
         days = _days(patient, sorted({_session(path) for path in files}))
+        alone += [[patient.name, _session(mask), days[_session(mask)], "mask", "", str(mask)] for mask in masks]
         for image in files:
             modality = _modality(image)
             if modality:
                 session = _session(image)
                 rows.append([patient.name, session, days[session], modality, str(image), _mask_of(image, files, masks)])
-    images = pd.DataFrame(rows, columns=IMAGES)
+    images = pd.DataFrame(rows or alone, columns=IMAGES)
     twice = images[images.duplicated(["patient_id", "session", "modality"], keep=False)]
     if len(twice):
-        raise BadInput(
-            f"{twice['path'].iloc[0]} and {twice['path'].iloc[1]} are both the {twice['modality'].iloc[0]} of one "
-            "session; keep one."
-        )
+        one, other = twice["path"].where(twice["path"] != "", twice["mask_path"]).iloc[:2]
+        raise BadInput(f"{one} and {other} are both the {twice['modality'].iloc[0]} of one session; keep one.")
     return images
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from survpack.cohort import DAYS
 from survpack.errors import BadInput
 
 MISSING = ("--", "N/A", "n/a", "NA", "na", "Not Available", "not available", "Unknown", "unknown", "")
-DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
 
 
 def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, **options) -> pd.DataFrame:
@@ -50,6 +50,48 @@ def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, *
         need(required, table, path)
     table = table.apply(lambda column: column.str.strip())
     return table.mask(table.isin(list(missing)))
+
+
+def read_wide(path: Path, key: str, *, missing=MISSING, sheet=0) -> pd.DataFrame:
+    """A table of many columns of numbers, CSV, TSV, Excel or parquet; ids as text, `missing` as NaN.
+
+    Parameters
+    ----------
+    path : Path
+    key : str
+        The column of ids; it must be there.
+    missing : iterable of str
+    sheet : int or str
+
+    Raises
+    ------
+    BadInput
+        As `read_table`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        return read_table(path, required=[key], sheet=sheet, missing=missing)
+    if not path.exists():
+        return read_table(path)  # which tells what lies beside it
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+            table = table.reset_index() if key not in table and key in table.index.names else table
+        else:
+            how = {"sep": "\t" if path.suffix.lower() == ".tsv" else ",", "encoding": "utf-8-sig", "low_memory": False}
+            table = pd.read_csv(
+                path, dtype={key: str}, keep_default_na=False, na_values=sorted({*missing, "nan", "NaN"}), **how
+            )
+    except (ValueError, OSError) as error:
+        raise BadInput(
+            f"{path}: no table to read ({' '.join(str(error).split())[:150]}), expected CSV, Excel or parquet; save it so."
+        ) from None
+    table.columns = [str(name).strip() for name in table.columns]
+    need([key], table, path)
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise BadInput(f"{path}: column `{twice[0]}` is there twice, expected it once; drop one of the two.")
+    return table
 
 
 def need(columns, table: pd.DataFrame, path: Path) -> None:

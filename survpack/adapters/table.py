@@ -9,12 +9,17 @@
     covariates:
       age: {column: Age, kind: numeric, unit: years}
       sex: {column: Sex, kind: categorical, levels: [f, m]}
-    images:
+    images:                            optional
       ct: {path: "scans/{PatientID}/ct.nii.gz", mask: "scans/{PatientID}/tumour.nii.gz"}    or a column of paths
+      pt: {path: PET, mask: PETMask, day: {column: PET day, unit: days}}    from baseline; else 0
     labels: {1: tumour}
+    features: {prefix: original_}      optional: what was measured elsewhere; or columns: […], pattern: a regular
+                                       expression, and file: another table (CSV, Excel, parquet) with a row a patient
 
 Paths are relative to the folder, or absolute. A path made from a pattern may be absent for a patient who has no such
-image. Columns that the map does not name may select patients; they predict nothing.
+image. Columns that the map does not name may select patients; they predict nothing. Scans are of one session, `baseline`;
+one that was taken over 30 days after the patient's first is of a later one, and no crop is cut from it. Features are numbers,
+however many: models choose among them inside the training fold. With features, or with the chart alone, no image is needed.
 """
 
 from __future__ import annotations
@@ -23,13 +28,15 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from survpack.adapters.bids import NAMES
-from survpack.adapters.reading import DAYS, MISSING, coded, need, numbers, read_table
-from survpack.cohort import IMAGES, TUMOUR
+from survpack.adapters.reading import DAYS, MISSING, coded, in_days, need, numbers, read_table, read_wide
+from survpack.checks import CENTURY, spelled_alike
+from survpack.cohort import IMAGES, TUMOUR, listed
 from survpack.errors import BadInput
 
 NAME = "table"
@@ -73,6 +80,18 @@ class Image(_Strict):
 
     path: str = ""
     mask: str = ""
+    day: Time | None = None  # from baseline on, negative before; absent, all are of day 0
+
+
+class Features(_Strict):
+    """Numbers measured elsewhere, such as radiomics or an encoder's: columns of the table, or of a file of their own."""
+
+    columns: list[str] = []
+    prefix: str = ""
+    pattern: str = ""
+    file: str = ""
+    sheet: str | None = None
+    patient_id: str = ""
 
 
 class Map(_Strict):
@@ -86,7 +105,8 @@ class Map(_Strict):
     event: Event
     covariates: dict[str, Covariate] = {}
     missing: list[str] = []
-    images: dict[str, Image]
+    images: dict[str, Image] = {}
+    features: Features | None = None
     labels: dict[int, str] = {1: "tumour"}
 
 
@@ -102,9 +122,76 @@ def clinical(root: Path) -> pd.DataFrame:
         "time_days": time.map(lambda days: days if isinstance(days, str) else days * DAYS[said.time_days.unit]),
         "event": coded(source[said.event.column], said.event.codes, path),
     })  # fmt: skip
-    for name, entry in said.covariates.items():
-        table[name] = numbers(source[entry.column]) if entry.kind == "numeric" else source[entry.column]
-    return table.join(kept[[column for column in kept if column not in table]])
+    covariates = {
+        name: numbers(source[entry.column]) if entry.kind == "numeric" else source[entry.column]
+        for name, entry in said.covariates.items()
+    }
+    table = pd.concat([table, pd.DataFrame(covariates, table.index)], axis=1)  # a column at a time, many take minutes
+    wide = set(_features_of(source, said, path)) if said.features and not said.features.file else set()
+    return table.join(kept[[column for column in kept if column not in table and column not in wide]])
+
+
+def features(root: Path) -> pd.DataFrame:
+    """What was measured elsewhere: `patient_id`, then a column of floats a feature; no row where there is none.
+
+    Raises
+    ------
+    BadInput
+        For columns that are not there or hold no numbers, a patient listed twice, and ids none of which are the table's.
+    """
+    said = column_map(root)
+    if not said.features:
+        return pd.DataFrame(columns=["patient_id"])
+    source, path = _source(root, said)
+    key, ids = said.patient_id, source[said.patient_id]
+    if said.features.file:
+        path, key = Path(root) / said.features.file, said.features.patient_id or said.patient_id
+        source = read_wide(path, key, missing={*MISSING, *said.missing}, sheet=said.features.sheet or 0)
+    names = _features_of(source, said, path, key)
+    found = source[names].apply(pd.to_numeric, errors="coerce").astype(float)
+    odd = (found.isna() & source[names].notna()) | np.isinf(found)
+    if odd.to_numpy().any():
+        name = odd.columns[odd.any()][0]
+        raise BadInput(
+            f"{path}: column `{name}` ({odd.any().sum()} such columns) has what is no number in row "
+            f"{int(odd[name].argmax()) + 1}, expected features of numbers; name those wanted by `columns`, `prefix` or "
+            "`pattern`, or correct it there."
+        )
+    found = pd.concat([source[key].astype(str).str.strip().rename("patient_id"), found], axis=1)[
+        source[key].notna().to_numpy()
+    ]
+    twice = found["patient_id"][found["patient_id"].duplicated()]
+    if len(twice):
+        raise BadInput(
+            f"{path}: patient {twice.iloc[0]} has several rows, expected one a patient; keep that at baseline."
+        )
+    if not found["patient_id"].isin(ids).any():
+        hint = (
+            spelled_alike(found["patient_id"], ids.dropna()) or f"{found['patient_id'].iloc[0]} here"
+            if len(found)
+            else "no row"
+        )
+        raise BadInput(f"{path}: features of nobody in {said.table} ({hint}), expected ids as there; write them alike.")
+    return found.reset_index(drop=True)
+
+
+def _features_of(source: pd.DataFrame, said: Map, path: Path, key: str = "") -> list[str]:
+    """Names of the columns that are features."""
+    asked, known = said.features, [column for column in source if column != key]
+    need(asked.columns, source, path)
+    names = set(asked.columns)
+    if asked.prefix:
+        names |= {column for column in known if column.startswith(asked.prefix)}
+    if asked.pattern:
+        names |= {column for column in known if re.search(asked.pattern, column)}
+    if not (asked.columns or asked.prefix or asked.pattern):
+        names = set(known)
+    if not names:
+        told = listed(known)
+        raise BadInput(
+            f"{path}: no column begins with or matches `features` of {TABLE} (columns found: {told}); correct it there."
+        )
+    return [column for column in known if column in names]
 
 
 def dictionary(root: Path) -> dict[str, dict]:
@@ -119,23 +206,34 @@ def labels(root: Path) -> dict[int, str]:
 
 
 def discover(root: Path) -> pd.DataFrame:
-    """One row an image, at day 0.
+    """One row an image, at day 0 or the day that its column tells (NaN where that is empty).
 
     Raises
     ------
     BadInput
-        Where a pattern fits no file at all.
+        Where a pattern fits no file at all, or a day is no number of days.
     """
+    from survpack.preprocess import BASELINE_DAYS
+
     said = column_map(root)
     source, path = _source(root, said)
     rows = []
     for modality, entry in said.images.items():
         images = _paths(entry.path, source, root, path, f"images.{modality}.path")
         masks = _paths(entry.mask, source, root, path, f"images.{modality}.mask")
-        for patient, image, mask in zip(source[said.patient_id], images, masks, strict=True):
+        days = _days(entry.day, source, path, f"images.{modality}.day")
+        for patient, day, image, mask in zip(source[said.patient_id], days, images, masks, strict=True):
             if image or (mask and modality == "mask"):
-                rows.append([patient, "baseline", 0.0, modality, image, mask])
-    return pd.DataFrame(rows, columns=IMAGES).drop_duplicates(["patient_id", "modality"]).reset_index(drop=True)
+                rows.append([patient, "baseline", day, modality, image, mask])
+    images = pd.DataFrame(rows, columns=IMAGES).drop_duplicates(["patient_id", "modality"]).reset_index(drop=True)
+    nearest = images.sort_values("day", key=abs, kind="stable").groupby("patient_id")["day"].first()
+    later = images["day"] > images["patient_id"].map(nearest) + BASELINE_DAYS
+    return images.assign(session=images["session"].mask(later, "day " + images["day"].map("{:g}".format)))
+
+
+def imaged(root: Path) -> bool:
+    """Whether the map names images."""
+    return bool(column_map(root).images)
 
 
 def column_map(root: Path) -> Map:
@@ -172,8 +270,21 @@ def _wrong(said: Map) -> str:
         if name in ("patient_id", "site", "time_days", "event", "segmented"):
             return f"covariates.{name} has a name that means something else here; give it another."
     strange = [modality for modality in said.images if modality not in MODALITIES]
-    if strange or not said.images:
-        return f"images has {', '.join(strange) or 'nothing'}, but takes {', '.join(MODALITIES)}; rename it."
+    if strange:
+        return f"images has {', '.join(strange)}, but takes {', '.join(MODALITIES)}; rename it."
+    if not (said.images or said.features or said.covariates):
+        return "no images, no features and no covariates; name what is to predict."
+    if asked := said.features:
+        if not (asked.columns or asked.prefix or asked.pattern or asked.file):
+            return "features names no columns; give `columns`, a `prefix`, a `pattern`, or a `file` of its own."
+        try:
+            re.compile(asked.pattern)
+        except re.error as error:
+            return f"features.pattern '{asked.pattern}' is no pattern ({error}); write a prefix, or mend it."
+        used = {entry.column for entry in said.covariates.values()} | {said.time_days.column, said.event.column}
+        both = [column for column in asked.columns if column in used and not asked.file]
+        if both:
+            return f"features.columns has {both[0]}, which is used as outcome or covariate; take it out of one."
     for modality, entry in said.images.items():
         if not (entry.mask if modality == "mask" else entry.path):
             return f"images.{modality} has no {'mask' if modality == 'mask' else 'path'}; give it."
@@ -200,8 +311,9 @@ def _source(root: Path, said: Map) -> tuple[pd.DataFrame, Path]:
     path = Path(root) / said.table
     table = read_table(path, missing=(), sheet=said.sheet or 0)
     levels = {entry.column: entry.levels or [] for entry in said.covariates.values()}
+    days = [entry.day.column for entry in said.images.values() if entry.day]
     columns = [said.patient_id, *([said.site] if said.site else []), said.time_days.column, said.event.column, *levels]
-    need(columns, table, path)
+    need([*columns, *days], table, path)
     for name in table.columns.drop(said.patient_id):
         codes = {*MISSING, *said.missing} - set(levels.get(name, [])) - set(said.event.codes)
         number = {float(code) for code in codes if re.fullmatch(r"-?\d+(\.\d+)?", code)}  # Excel writes 999 as 999.0
@@ -212,11 +324,25 @@ def _source(root: Path, said: Map) -> tuple[pd.DataFrame, Path]:
     return table.dropna(how="all").reset_index(drop=True), path
 
 
+def _days(day: Time | None, source: pd.DataFrame, table: Path, where: str) -> pd.Series:
+    """The day of each row's scan, from baseline."""
+    if day is None:
+        return pd.Series(0.0, source.index)
+    days = in_days(source[day.column], day.unit)
+    dates = days.map(lambda value: isinstance(value, str) or abs(value) > CENTURY)
+    if dates.any():
+        raise BadInput(
+            f"{table}: `{day.column}` ({where}) is a date or no number in row {int(dates.argmax()) + 1}, expected {day.unit} "
+            "from baseline; count the days from baseline."
+        )
+    return days
+
+
 def _paths(pattern: str, source: pd.DataFrame, root: Path, table: Path, where: str) -> list[str]:
     """A path a row, "" where there is none."""
     if not pattern:
         return [""] * len(source)
-    columns = re.findall(r"\{([^{}]*)\}", pattern)
+    columns = [*dict.fromkeys(re.findall(r"\{([^{}]*)\}", pattern))]
     if not columns:
         if pattern not in source:
             raise BadInput(

@@ -168,7 +168,7 @@ def _known(row: Mapping, schema: Mapping) -> None:
 
 
 def _like_an_outcome(name: str) -> bool:
-    from survpack.checks import LATER
+    from survpack.hindsight import LATER
 
     return bool(LATER.search(re.sub(r"[^a-z0-9]+", "_", name.casefold())))
 

@@ -142,7 +142,7 @@ def _converted(files: list[Path], place: Path, limits, budget: Budget) -> tuple[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lines = convert(linked, root, key=place / "key.tsv")
-    return root, [_unnamed(line, place) for line in lines if "left out" in line]
+    return root, [_unnamed(line, place) for line in lines if "left out" in line or "no mask" in line]
 
 
 def _allowed(folder: Path, limits, budget: Budget) -> None:
@@ -177,7 +177,7 @@ def _allowed(folder: Path, limits, budget: Budget) -> None:
 
 def _unnamed(text: str, place: Path) -> str:
     """A sentence without paths, ids and descriptions."""
-    text = re.sub(r"series (\w{1,16}) '.*' in [^:]*", r"a series of \1", text, flags=re.DOTALL)
+    text = re.sub(r"series (\w{2}) (?:\d+ )?\((\d+) slices\) in [^:]*", r"a series of \1 (\2 slices)", text)
     text = re.sub(rf"{re.escape(str(place))}[^\s:,;)]*/", "", text)
     text = re.sub(r"(^|; |: )sub-\w+: ", r"\1", text)
     return text[:1].upper() + text[1:] if text.startswith("left out") else text

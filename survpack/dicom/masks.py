@@ -1,158 +1,389 @@
-"""Masks on the grid of an image, from an RTSTRUCT (contours) or a DICOM SEG (voxels).
+"""The tumour's mask on the grid of an image, from RTSTRUCT (contours) and DICOM SEG (voxels): which file, which regions.
 
-A voxel belongs to a region if its centre lies inside the contour. Contours of one plane are combined by exclusive or,
-so that one inside another is a hole.
+Files
+- Those that name the series count, else those in its frame of reference. Of several that hold a tumour there, the newest
+  is taken if all agree (Dice 0.9 or more with it); if they differ there is no mask, and the sentence says how to choose.
+  With `--structures` those that fit are united.
+
+Regions
+- Without `--tumour`, names of tumour (`TUMOUR`) are taken but for what they show to be something else (`_OTHERWISE`): a
+  planning volume or margin, lymph nodes, an organ without its tumour, what surgery left, what is spared, surroundings.
+  A pattern that was given is taken as it is.
+- Only closed contours enclose something; how they become voxels is told in `outlines`.
+
+SEG
+- A voxel of a FRACTIONAL segment belongs to the region from half of `MaximumFractionalValue` on (so that a half is a half
+  whatever that is) where the fraction is a PROBABILITY. Where it is an OCCUPANCY, and where voxels lie on another grid
+  than the image's, they count by their share and the volume is kept, as with outlines.
+- A frame is as thick as the spacing of slices says, else the thickness; frames that were left out are empty.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from survpack.dicom.series import Series, header
+from survpack.dicom.outlines import KEPT, TRACE, chosen, filled, levels
+from survpack.dicom.series import Series, header, numbers_of
 from survpack.errors import BadInput
 
-TUMOUR = r"GTV|tumou?r|neoplasm|mass|lesion"
-_FLAT = 0.1  # slice distances a contour may be tilted over
+TUMOUR = r"GTV|tumou?r|neoplasm|lesion|(?<![a-z])mass(es)?(?![a-z])"
+AGREE = 0.9  # Dice
+TENFOLD = 10
+_LESION = r"(gtv|tumou?r|neoplasm|lesion|mass)"
+_PLAIN = r"l|r|lt|rt|left|right|ct|mri?|pet|pt|t1|t2|flair|main|primary|total|whole|all|manual|auto|roi|the|new"
+_OTHERWISE = {
+    "a planning volume or margin": r"[pci]tv|(?<![a-z])[ip][\W_]*gtv|prv|gtv[\W_]*\+|\+\s*\d|\d\s*[mc]m(?![a-z])|margin|shell|"
+    r"exp(and\w*|ansion)?(?![a-z])|(?<!spa)ring(?![a-z])(?![\W_]*enhanc)|dilat|eros|eroded|buffer",
+    "nodes": r"gtv[\W_]*(n|nd|ln|rpn)(?![a-z])|(?<![a-z])n[\W_]*gtv|nod(e|es|al)(?![a-z])|(?<![a-z])lns?(?![a-z])|"
+    r"lymph(?!oma)|adenopath|\+\s*n(?![a-z])",
+    "tissue without the tumour": rf"(minus|without|w/o|(?<![a-z])(less|sub|ex|excl\w*|except|no|non|not))[\W_]*{_LESION}",
+    "what surgery left": r"bed(?![a-z])|cavit|(?<!un)(?<!pre)(?<!pre[\W_])resect|lumpectom",
+    "what is to be spared": r"avoid|spar(e|ing)|(?<![a-z])opti?(?![a-z])|dummy",
+    "surroundings": rf"peri[\W_]*{_LESION}|o?edema|(?<!ab)normal|healthy|contralateral|background|benign|halo",
+}
+_PLANNED = ("PTV", "CTV", "TREATED_VOLUME", "IRRAD_VOLUME", "AVOIDANCE")  # RT ROI Interpreted Type
 
 
-def annotations_of(series: Series, annotations: list) -> list[tuple[Path, object]]:
-    """The RTSTRUCT and SEG files of a series: those that name it, else those in its frame of reference."""
-    mine = [(path, head) for path, head in annotations if head.get("PatientID") == series.head.PatientID]
-    named = [(path, head) for path, head in mine if series.head.SeriesInstanceUID in _referenced(head)]
-    frame = series.head.get("FrameOfReferenceUID")
-    return named or [(path, head) for path, head in mine if frame and frame in _frames(head)]
+@dataclass
+class Region:
+    """One region on the grid of an image, and what is to be said of it."""
+
+    name: str
+    mask: np.ndarray
+    notes: list[str] = field(default_factory=list)
 
 
-def regions(head, pattern: str) -> dict[int, str]:
-    """Number and name of the regions whose name matches `pattern`, whatever its case."""
-    if head.Modality == "RTSTRUCT":
-        rois = head.get("StructureSetROISequence") or []
-        named = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in rois if "ROINumber" in roi}
-    else:
-        segments = head.get("SegmentSequence") or []
-        named = {int(one.SegmentNumber): _segment_name(one) for one in segments if "SegmentNumber" in one}
-    return {number: name for number, name in named.items() if re.search(pattern, name, re.IGNORECASE)}
+@dataclass
+class Drawing:
+    """The tumour as one file draws it."""
+
+    path: Path
+    head: object
+    regions: list[Region]
+
+    @property
+    def mask(self) -> np.ndarray:
+        return np.any([one.mask for one in self.regions], axis=0)
 
 
-def mask_of(path: Path, head, numbers: list[int], affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The union of regions on a grid.
+def tumour_of(
+    series: Series, annotations: list, tumour: str, structures: str, affine: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[np.ndarray | None, list[str]]:
+    """The mask of the tumour on an image, by the rules above.
 
     Parameters
     ----------
-    path, head
-        Of the RTSTRUCT or SEG.
-    numbers : list of int
-        Of the regions.
+    series : Series
+    annotations : list of (Path, header)
+    tumour, structures : str
+        Patterns of regions, and of the path (last three parts) or label of structure sets ("" for any).
     affine : ndarray, shape (4, 4)
         From (column, row, slice) to mm, DICOM axes.
     shape : tuple of 3 ints
 
     Returns
     -------
-    ndarray of bool, of `shape`
+    ndarray of bool, of `shape`, or None
+    list of str
+        What it was made of, in one phrase, then what else there is to say; with names, so for the terminal alone.
     """
-    if head.Modality == "SEG":
-        return _from_segmentation(path, numbers, affine, shape)
-    mask, drawn = np.zeros(shape, dtype=bool), header(path, whole=True).get("ROIContourSequence") or []
-    try:
-        regions = [_closed(contours) for contours in drawn if int(contours.ReferencedROINumber) in numbers]
-    except (AttributeError, TypeError, ValueError) as error:  # a contour that is lost unseen would be a wrong mask
-        raise BadInput(f"{path}: the structure set cannot be read ({error}); export it again.") from None
-    for contours in regions:
-        mask |= filled(contours, affine, shape, path)
-    return mask
+    files = annotations_of(series, annotations, structures)
+    if not files:
+        return None, ["no mask: no RTSTRUCT or SEG is of it"]
+    left = {name: why for _, head in files for name, why in others(head, tumour).items()}
+    drawings = [
+        Drawing(path, head, drawn(path, head, taken, affine, shape))
+        for path, head in files
+        if (taken := regions(head, tumour))
+    ]
+    if not drawings:
+        return None, [f"no mask: no region matches --tumour ({' + '.join(map(_told, left.items()))})"]
+    voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
+    drawings, told = _agreed(drawings, structures, affine, voxel)
+    if not drawings:
+        return None, told
+    taken = [region for one in drawings for region in one.regions]
+    mask = np.any([one.mask for one in taken], axis=0)
+    names = " + ".join(dict.fromkeys(one.name for one in taken))
+    volumes = [(one.mask.sum() * voxel, one.name) for one in taken]
+    told = [f"mask from {names}" if mask.any() else f"EMPTY mask: nothing of {names} lies in the image", *told]
+    told += [f"taken: {', '.join(f'{name} ({volume:.3g} mL)' for volume, name in volumes)}"]
+    told += [f"not taken: {', '.join(map(_told, left.items()))}"] if left else []
+    told += [f"{one.name}: {note}" for one in taken for note in one.notes]
+    small, large = min(filter(itemgetter(0), volumes), default=(0, "")), max(volumes)
+    if large[0] > TENFOLD * small[0] > 0:
+        times = f"{large[1]} is {large[0] / small[0]:.0f} times as large as {small[1]}"
+        told.append(f"{times}; see that both are tumour, or choose by --tumour")
+    return mask, told
 
 
-def filled(contours: list[np.ndarray], affine: np.ndarray, shape: tuple[int, int, int], where="contours") -> np.ndarray:
-    """Contours of one region as a mask on a grid.
+def annotations_of(series: Series, annotations: list, structures: str = "") -> list[tuple[Path, object]]:
+    """The RTSTRUCT and SEG files of a series that fit: those that name it, else those in its frame of reference."""
+    fit = re.compile(structures, re.IGNORECASE)
+    mine = [
+        (path, head)
+        for path, head in annotations
+        if head.get("PatientID") == series.head.PatientID
+        and any(
+            fit.search(str(text or ""))
+            for text in (_name(path), head.get("StructureSetLabel"), head.get("ContentLabel"))
+        )
+    ]
+    named = [(path, head) for path, head in mine if series.head.SeriesInstanceUID in _referenced(head)]
+    frame = series.head.get("FrameOfReferenceUID")
+    return named or [(path, head) for path, head in mine if frame and frame in _frames(head)]
 
-    Each slice takes the nearest plane of contours, if no further than half the distance of the planes: contours drawn
-    on another series of the same frame of reference are thus neither lost nor counted twice.
+
+def regions(head, pattern: str) -> dict[int, str]:
+    """Number and name of the regions that are the tumour by `pattern`, whatever its case."""
+    return {number: name for number, name in _named(head).items() if _why_not(head, number, name, pattern) is None}
+
+
+def others(head, pattern: str) -> dict[str, str]:
+    """Name of each region that is not taken, and why, "" where its name does not match."""
+    found = {name: _why_not(head, number, name, pattern) for number, name in _named(head).items()}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def drawn(path: Path, head, names: dict[int, str], affine: np.ndarray, shape: tuple[int, int, int]) -> list[Region]:
+    """Regions of an RTSTRUCT or SEG on a grid.
 
     Parameters
     ----------
-    contours : list of ndarray, shape (points, 3)
-        Closed, in mm, DICOM axes.
+    path, head
+        Of the file.
+    names : dict
+        Number and name of each region.
     affine, shape
-        As in `mask_of`.
+        As in `tumour_of`.
 
     Raises
     ------
     BadInput
-        Where contours are not parallel to the slices.
+        Where the file is spoilt, or contours lie across the slices.
     """
-    planes: dict[float, np.ndarray] = {}
-    backward = np.linalg.inv(affine)
-    for points in contours:
-        at = points @ backward[:3, :3].T + backward[:3, 3]
-        if np.ptp(at[:, 2]) > _FLAT:
-            raise BadInput(f"{where}: a contour lies across the slices, expected along them; draw it on this series.")
-        height = round(float(at[:, 2].mean()), 2)
-        planes.setdefault(height, np.zeros(shape[:2], dtype=bool))
-        planes[height] ^= _polygon(at[:, :2], shape[:2])
-    mask = np.zeros(shape, dtype=bool)
-    if planes:
-        heights = np.array(sorted(planes))
-        reach = max(1.0, float(np.median(np.diff(heights))) if len(heights) > 1 else 1.0) / 2 + 0.01
-        for number in range(shape[2]):
-            nearest = heights[np.abs(heights - number).argmin()]
-            if abs(nearest - number) <= reach:
-                mask[:, :, number] = planes[nearest]
-    return mask
+    if head.Modality == "SEG":
+        return _segmented(path, names, affine, shape)
+    contours: dict[int, list[tuple[str, np.ndarray, float]]] = {}
+    try:
+        for roi in header(path, whole=True).get("ROIContourSequence") or []:
+            contours.setdefault(int(roi.ReferencedROINumber), []).extend(map(_points, roi.get("ContourSequence") or []))
+    except (AttributeError, TypeError, ValueError) as error:  # a contour that is lost unseen would be a wrong mask
+        raise BadInput(f"{path}: the structure set cannot be read ({error}); export it again.") from None
+    made = []
+    for number, name in names.items():
+        own = contours.get(number, [])
+        closed = [points for kind, points, _ in own if kind.startswith("CLOSED")]
+        region = Region(name, np.zeros(shape, dtype=bool))
+        if own and not closed:
+            region.notes.append("only points and open lines, which enclose nothing")
+        elif not own:
+            region.notes.append("no contour")
+        slabs = [slab for *_, slab in own if slab > 0]
+        rest = [
+            points for other, many in contours.items() if other != number for kind, points, _ in many if kind[0] == "C"
+        ]
+        implied = float(np.median(slabs)) if slabs else _distance(rest, affine)
+        region.mask = filled(closed, affine, shape, path, implied, region.notes)
+        made.append(region)
+    return made
 
 
 def onto_grid(mask: np.ndarray, indices: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A mask on another grid by nearest neighbour; `indices` (4, 4) leads from the new grid's indices to the mask's."""
-    from scipy.ndimage import affine_transform
-
-    moved = affine_transform(
-        mask.astype(np.uint8), indices[:3, :3], indices[:3, 3], output_shape=shape, order=0, mode="grid-constant"
-    )  # "constant" would lose a border voxel whose index comes out as -1e-16
-    return moved.astype(bool)
+    return _nearest(mask.astype(np.uint8), indices, shape).astype(bool)
 
 
-def _polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The voxels of a slice whose centre is inside; only the polygon's surroundings are looked at."""
-    from matplotlib.path import Path as Polygon
-
-    inside = np.zeros(shape, dtype=bool)
-    low = np.clip(np.floor(points.min(axis=0)).astype(int), 0, shape)
-    high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 1, 0, shape)
-    centres = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1)
-    if centres.size:
-        hit = Polygon(points).contains_points(centres.reshape(-1, 2)).reshape(centres.shape[:2])
-        inside[low[0] : high[0], low[1] : high[1]] = hit
-    return inside
-
-
-def _closed(contours) -> list[np.ndarray]:
-    return [
-        np.array(one.ContourData, dtype=float).reshape(-1, 3)
-        for one in contours.get("ContourSequence") or []
-        if str(one.ContourGeometricType).startswith("CLOSED") and len(one.ContourData or []) >= 9
+def _agreed(
+    drawings: list[Drawing], structures: str, affine: np.ndarray, voxel: float
+) -> tuple[list[Drawing], list[str]]:
+    """The drawings to unite, and what there is to say of them; none, where they differ and nobody chose."""
+    if len(drawings) == 1 or structures:
+        told = f"{len(drawings)} structure sets, united as --structures fits them"
+        return drawings, [told] if len(drawings) > 1 else []
+    masks = [one.mask for one in drawings]
+    some = [number for number, mask in enumerate(masks) if mask.any()]
+    if len(some) < 2:
+        kept = [drawings[number] for number in some] or drawings[:1]
+        return kept, [f"{len(drawings) - 1} more structure sets draw no tumour in the image"]
+    newest = max(some, key=lambda number: _made_on(drawings[number].head))  # the first, of equally new ones
+    alike = {number: _dice(masks[newest], masks[number]) for number in some}
+    if min(alike.values()) >= AGREE:
+        told = f"{len(some)} structure sets agree (Dice {min(alike.values()):.2f} or more), taken is {_name(drawings[newest].path)}"
+        return [drawings[newest]], [told]
+    centres = [affine[:3, :3] @ np.argwhere(masks[number]).mean(axis=0) for number in some]
+    apart = max(float(np.linalg.norm(one - other)) for one in centres for other in centres)
+    each = ", ".join(f"{_name(drawings[number].path)} {masks[number].sum() * voxel:.3g} mL" for number in some)
+    return [], [
+        f"no mask: {len(some)} structure sets draw different tumours ({each}; up to {apart:.0f} mm apart, Dice "
+        f"{min(alike.values()):.2f}), expected one; choose by --structures or --tumour, or move the others away"
     ]
 
 
-def _from_segmentation(path: Path, numbers: list[int], affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The nearest voxel of the SEG for each voxel of the grid; outside its frames is background."""
-    import highdicom
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            volume = highdicom.seg.segread(path).get_volume(
-                segment_numbers=numbers, combine_segments=False, rescale_fractional=True
-            )
-    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise BadInput(f"{path}: the segmentation cannot be read ({told}); export it again as DICOM SEG.") from None
-    present = (volume.array > 0.5).any(axis=-1)
+
+def _name(path: Path) -> str:
+    return "/".join(path.parts[-3:])  # file names are often alike
+
+
+def _made_on(head) -> tuple[str, str]:
+    return next(
+        (
+            (str(head.get(f"{what}Date")), str(head.get(f"{what}Time") or ""))
+            for what in ("StructureSet", "Content", "InstanceCreation")
+            if head.get(f"{what}Date")
+        ),
+        ("", ""),
+    )
+
+
+def _named(head) -> dict[int, str]:
+    if head.Modality == "RTSTRUCT":
+        rois = head.get("StructureSetROISequence") or []
+        return {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in rois if "ROINumber" in roi}
+    segments = head.get("SegmentSequence") or []
+    return {int(one.SegmentNumber): _segment_name(one) for one in segments if one.get("SegmentNumber")}  # 0: background
+
+
+def _segment_name(segment) -> str:
+    kind = [one.get("CodeMeaning", "") for one in segment.get("SegmentedPropertyTypeCodeSequence") or []]
+    return " ".join(map(str, [segment.get("SegmentLabel", ""), *kind])).strip()
+
+
+def _why_not(head, number: int, name: str, pattern: str) -> str | None:
+    """Why a region is not taken as the tumour; None where it is, "" where its name does not match."""
+    if pattern != TUMOUR:
+        return None if re.search(pattern, name, re.IGNORECASE) else ""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    if not re.search(TUMOUR, name, re.IGNORECASE):
+        return ""
+    observed = head.get("RTROIObservationsSequence") or []
+    kinds = [one.get("RTROIInterpretedType") for one in observed if one.get("ReferencedROINumber") == number]
+    if set(kinds) & set(_PLANNED):
+        return next(iter(_OTHERWISE))
+    shown = next((why for why, sign in _OTHERWISE.items() if re.search(sign, name)), None)
+    before = re.match(rf"(.*?)[-–—]\W*{_LESION}", name)  # "lungs-GTV", but not "left-GTV"
+    words = re.findall(r"[a-z][^\W_]*", before[1]) if before else []
+    organ = any(not re.fullmatch(f"{_PLAIN}|{_LESION}.*", word) for word in words)
+    return shown or ("tissue without the tumour" if organ else None)
+
+
+def _told(region: tuple[str, str]) -> str:
+    name, why = region
+    return f"{name} ({why})" if why else name
+
+
+def _points(contour) -> tuple[str, np.ndarray, float]:
+    """Kind, points in mm, thickness in mm (0 where none is given)."""
+    points = np.array(contour.ContourData if contour.ContourData is not None else [], dtype=float).reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise ValueError("a point that is no number")
+    slab = numbers_of(contour, "ContourSlabThickness")
+    return str(contour.ContourGeometricType), points, slab[0] if slab else 0.0
+
+
+def _distance(contours: list[np.ndarray], affine: np.ndarray) -> float | None:
+    """The usual distance in mm of planes of contours along the slices; None where there are fewer than three planes."""
+    if not contours:
+        return None
+    along = np.linalg.inv(affine)[2]
+    heights = np.array([points.mean(axis=0) @ along[:3] + along[3] for points in contours if len(points)])
+    number = levels(heights)
+    gaps = np.diff([heights[number == one].mean() for one in range(number.max() + 1)])
+    return float(np.median(gaps) * np.linalg.norm(affine[:3, 2])) if len(gaps) > 1 else None
+
+
+def _segmented(path: Path, names: dict[int, str], affine: np.ndarray, shape: tuple[int, int, int]) -> list[Region]:
+    import highdicom
+    import pydicom
+
+    first, step = None, float(np.linalg.norm(affine[:3, 2]))
+    for spacing in ("thickness", None, step):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                file = highdicom.seg.Segmentation.from_dataset(
+                    _spaced(pydicom.dcmread(path), spacing, step), copy=False
+                )
+                volumes = [file.get_volume(segment_numbers=[number], rescale_fractional=False) for number in names]
+            named = zip(names.values(), volumes, strict=True)
+            return [_on_image(name, file, volume, affine, shape) for name, volume in named]
+        except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+            first = first or error
+    told = " ".join(str(first).split())[:200]
+    raise BadInput(f"{path}: the segmentation cannot be read ({told}); export it again as DICOM SEG.") from None
+
+
+def _spaced(whole, spacing: float | str | None, step: float):
+    """A SEG with another distance of frames: their "thickness" where none was told, none (as they lie), or a number."""
+    groups = [
+        *(whole.get("SharedFunctionalGroupsSequence") or []),
+        *(whole.get("PerFrameFunctionalGroupsSequence") or []),
+    ]
+    for measures in (one for group in groups for one in group.get("PixelMeasuresSequence") or []):
+        thickness = numbers_of(measures, "SliceThickness") or (step,)
+        measures.SliceThickness = thickness[0]
+        if spacing is None:
+            measures.pop("SpacingBetweenSlices", None)
+        elif spacing != "thickness":
+            measures.SpacingBetweenSlices = spacing
+        elif numbers_of(measures, "SpacingBetweenSlices") is None:
+            measures.SpacingBetweenSlices = thickness[0]
+    return whole
+
+
+def _on_image(name: str, file, volume, affine: np.ndarray, shape: tuple[int, int, int]) -> Region:
+    """One segment on the grid of an image; outside its frames is background."""
+    values, spacing = volume.array[..., 0], np.linalg.norm(affine[:3, :3], axis=0)
+    occupied = file.get("SegmentationFractionalType") == "OCCUPANCY"
+    if file.SegmentationType == "FRACTIONAL":
+        highest = int(file.MaximumFractionalValue)
+        values = np.minimum(values / np.float32(highest), 1) if occupied else 2 * values.astype(int) >= highest
     onto = np.linalg.inv(volume.affine) @ affine
-    return onto_grid(present, onto, shape)
+    corners = np.array([[*at, 1] for at in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1]
+    same = np.abs((corners @ onto.T) - corners @ np.rint(onto).T).max() < 0.1
+    values = values.astype(np.float32)
+    cover = _nearest(values, np.rint(onto), shape) if same else _shared(values, onto, shape)
+    outside = 1 - cover.sum(dtype=float) / max(values.sum(dtype=float) / abs(np.linalg.det(onto[:3, :3])), TRACE)
+    notes = [f"{outside:.0%} of its volume lies outside the image"] if outside > KEPT else []
+    return Region(name, chosen(cover, spacing) if occupied or not same else cover > 0, notes)
+
+
+def _shared(values: np.ndarray, onto: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The mean of `values` within each voxel of another grid, by at least two points along each side of theirs."""
+    many = 2 * np.clip(np.ceil(np.linalg.norm(onto[:3, :3], axis=0)), 2, 6).astype(int)
+    found = np.argwhere(values > 0)
+    cover = np.zeros(shape, dtype=np.float32)
+    if not len(found):
+        return cover
+    box = np.array([[*at, 1] for at in np.ndindex(2, 2, 2)]) * [*(np.ptp(found, axis=0) + 1), 1]
+    box[:, :3] += found.min(axis=0)
+    ends = ((box - [0.5, 0.5, 0.5, 0]) @ np.linalg.inv(onto).T)[:, :3]
+    low = np.clip(np.floor(ends.min(axis=0)).astype(int), 0, shape)
+    high = np.clip(np.ceil(ends.max(axis=0)).astype(int) + 1, low, shape)
+    for number in range(low[2], high[2]):  # a slice at a time, for memory
+        finer = np.diag([*(1 / many), 1.0])
+        finer[:3, 3] = np.array([*low[:2], number]) + 0.5 / many - 0.5 + 1e-4  # so that none lies on a border
+        size = [*(high[:2] - low[:2]), 1] * many
+        points = _nearest(values, onto @ finer, tuple(size))
+        parts = points.reshape(size[0] // many[0], many[0], size[1] // many[1], many[1], many[2])
+        cover[low[0] : high[0], low[1] : high[1], number] = parts.mean(axis=(1, 3, 4))
+    return cover
+
+
+def _nearest(values: np.ndarray, indices: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    from scipy.ndimage import affine_transform
+
+    # "constant" would lose a border voxel whose index comes out as -1e-16
+    return affine_transform(values, indices[:3, :3], indices[:3, 3], output_shape=shape, order=0, mode="grid-constant")
 
 
 def _referenced(head) -> set[str]:
@@ -168,8 +399,3 @@ def _frames(head) -> set[str]:
     frames = [one.get("FrameOfReferenceUID") for one in head.get("ReferencedFrameOfReferenceSequence") or []]
     frames += [roi.get("ReferencedFrameOfReferenceUID") for roi in head.get("StructureSetROISequence") or []]
     return set(filter(None, [*frames, head.get("FrameOfReferenceUID")]))
-
-
-def _segment_name(segment) -> str:
-    kind = [one.get("CodeMeaning", "") for one in segment.get("SegmentedPropertyTypeCodeSequence") or []]
-    return " ".join(map(str, [segment.get("SegmentLabel", ""), *kind])).strip()

@@ -1,4 +1,4 @@
-"""Series in a folder of DICOM: found, named by what they show, checked for a regular grid, read as one volume."""
+"""Series in a folder of DICOM: found, named by what they show, put in order on a regular grid (`lattice`)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from survpack.dicom import lattice
+from survpack.dicom.personal import modality_of, says_yes, secrets_of, without
 from survpack.errors import BadInput
 
 IMAGES = {"CT": "ct", "PT": "pet", "MR": "mr"}
 ANNOTATIONS = ("RTSTRUCT", "SEG")
 DICOMDIR = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 FEWEST = 3  # slices; less is a scout view, not a volume
-EVENLY = 0.01  # how far a slice may lie off its place, in slice distances
+ORDERLY = 0.7  # share of slices that Slice Location orders as the positions do, where it orders slices at all
 
 _T1 = re.compile(r"(?<![a-z0-9])(t1|mp-?rage|f?spgr|bravo|vibe|tfl3d)")
 _T2 = re.compile(r"(?<![a-z0-9])t2(?!\*|[ _-]?star|[ _-]?\*)")
@@ -42,17 +44,22 @@ class Series:
         Position in mm, orientation six cosines, size rows, columns and in-plane spacing; None where the header has none.
     acquired : list of (date, time)
         Of every slice, as text.
+    locations : list
+        Slice Location in mm; None where the header has none.
     """
 
     head: object
     slices: list = field(default_factory=list)
     acquired: list = field(default_factory=list)
+    locations: list = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """How it is called in messages: modality, description, and the folder of its first file."""
-        description = str(self.head.get("SeriesDescription", "") or "no description")
-        return f"series {self.head.Modality} '{description}' in {self.slices[0][0].parent}"
+        """How it is called in messages: by no text of the header, and by its folder but for what repeats one."""
+        number = numbers_of(self.head, "SeriesNumber")
+        called = f"{number[0]:.0f} " if number and 0 <= number[0] < 1e5 else ""
+        place = without(self.slices[0][0].parent, secrets_of(self.head))
+        return f"series {self.head.Modality} {called}({len(self.slices)} slices) in {place}"
 
 
 @dataclass
@@ -82,15 +89,16 @@ def find(folder: Path) -> Found:
             head.pop("ROIContourSequence", None)  # long; read again when it is drawn
             annotations.append((path, head))
         elif head.get("Modality") not in IMAGES:
-            counted[f"of another modality ({head.get('Modality') or 'none'})"] += 1
+            counted[f"of another modality ({modality_of(head)})"] += 1
         elif "LOCALIZER" in (head.get("ImageType") or []):
             counted["localizers"] += 1
-        elif head.get("BurnedInAnnotation") == "YES":
+        elif says_yes(head.get("BurnedInAnnotation")):
             counted["with text burnt into the pixels"] += 1
         else:
             one = series.setdefault((head.PatientID, head.SeriesInstanceUID), Series(head))
             one.slices.append((path, *_place(head)))
-            one.acquired.append((head.get("AcquisitionDate", ""), head.get("AcquisitionTime", "")))
+            one.acquired.append(_acquired(head))
+            one.locations.append(numbers_of(head, "SliceLocation"))
         seen.add(head.get("SOPInstanceUID") if head else None)
         seen.discard(None)
     return Found(list(series.values()), annotations, counted)
@@ -139,12 +147,12 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
     -------
     list of Path
     ndarray of float, shape (4, 4)
-        From (column, row, slice) to mm in DICOM's axes (left, posterior, superior).
+        From (column, row, slice) to mm in DICOM's axes; the third column leans where the gantry was tilted.
 
     Raises
     ------
     BadInput
-        Where slices are missing, lie twice at one place, unevenly, or differ in size or direction.
+        Where slices are missing, lie twice at one place, off the line of the others, or differ in size or direction.
     """
     _, positions, directions, sizes = zip(*series.slices, strict=True)
     if series.head.get("NumberOfFrames", 1) not in (1, None):
@@ -156,48 +164,24 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
         _refuse(series, found, "all in every slice", "export the series again")
     if len(positions) < FEWEST:
         _refuse(series, f"{len(positions)} slices", f"at least {FEWEST}", "leave the scout view out")
-    if len(set(sizes)) > 1 or not np.allclose(directions, directions[0], atol=1e-4):
-        _refuse(series, "slices of several sizes or directions", "one grid", "separate what was put together")
-    rows, columns = np.array(directions[0]).reshape(2, 3)
-    along = np.array(positions) @ np.cross(rows, columns)
-    order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
-    step = float(np.median(gaps))
-    if step < 1e-3 or gaps.min() < EVENLY * step:
-        _refuse(series, "two slices at one place", "one", "separate the phases or echoes, or delete the copy")
-    if not np.allclose(gaps, step, atol=max(EVENLY * step, 2e-3)):
-        found = f"slices {gaps.min():.2f} to {gaps.max():.2f} mm apart"
-        _refuse(series, found, "an even distance", "export the series again, with every slice")
-    first, last = np.array(positions[order[0]]), np.array(positions[order[-1]])
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = rows * sizes[0][3], columns * sizes[0][2]
-    affine[:3, 2], affine[:3, 3] = (last - first) / (len(order) - 1), first
+    try:
+        order, affine = lattice.fitted(positions, directions, sizes, tilts=series.head.Modality == "CT")
+    except BadInput as error:
+        raise BadInput(f"{series.name}: {error}.") from None
+    _agreed(series, order)
     return [series.slices[number][0] for number in order], affine
 
 
-def read(files: list[Path]) -> np.ndarray:
-    """Voxels of ordered slices, each by its own rescale slope and intercept; shape (column, row, slice), float32.
-
-    Raises
-    ------
-    BadInput
-        Where a file is cut off or coded in a way that GDCM cannot read.
-    """
-    import SimpleITK as sitk
-
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(path) for path in files])
-    reader.SetOutputPixelType(sitk.sitkFloat32)  # the slope of a PET differs from slice to slice
-    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        values = sitk.GetArrayFromImage(reader.Execute()).T
-    except RuntimeError as error:
-        told = str(error).strip().splitlines()[-1][-150:]
-        raise BadInput(f"{files[0].parent}: pixels unreadable ({told}); export the series uncompressed.") from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
-    return values
+def _agreed(series: Series, order: np.ndarray) -> None:
+    """Refuse a slice that Slice Location puts in another place among the others than its position does."""
+    if None in series.locations:
+        return
+    ways = np.sign(np.diff(np.array(series.locations)[order, 0]))
+    usual = np.sign(ways.sum())
+    if usual and np.mean(ways == usual) > ORDERLY and (ways != usual).any():
+        after = int((ways != usual).argmax()) + 1
+        found = f"slices {after} and {after + 1} in one order by position, in another by Slice Location"
+        _refuse(series, found, "one order", "export the series again")
 
 
 def numbers_of(head, keyword: str, count: int = 1) -> tuple[float, ...] | None:
@@ -213,6 +197,14 @@ def _place(head) -> tuple:
     rows, columns, spacing = numbers_of(head, "Rows"), numbers_of(head, "Columns"), numbers_of(head, "PixelSpacing", 2)
     size = (*rows, *columns, *spacing) if rows and columns and spacing and min(spacing) > 0 else None
     return numbers_of(head, "ImagePositionPatient", 3), numbers_of(head, "ImageOrientationPatient", 6), size
+
+
+def _acquired(head) -> tuple:
+    """Date and time of a slice, as text."""
+    if head.get("AcquisitionTime"):
+        return head.get("AcquisitionDate", ""), head.AcquisitionTime
+    both = str(head.get("AcquisitionDateTime") or "")
+    return both[:8], both[8:]
 
 
 def _raised(error: OSError):

@@ -1,33 +1,50 @@
-"""What of a DICOM header may be written: how the image was made, the patient's sex and capped age; days, not dates."""
+"""What of a DICOM header may be written: how the image was made, the patient's sex and capped age; days, not dates.
+
+Of `privacy.ALLOWED`, coded fields may hold their defined terms, numbers a number, and texts words of the trade (`terms`);
+and none of them what repeats a name, id or date of the same header. The rest is left out.
+"""
 
 from __future__ import annotations
 
 import re
 
 import numpy as np
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.multival import MultiValue
 
 from survpack import privacy
+from survpack.dicom.personal import of_the_trade, repeats, says_yes, secrets_of
 from survpack.dicom.series import numbers_of
+from survpack.dicom.terms import TERMS
 from survpack.errors import BadInput
 
-_WORDS = ("PN", "DA", "DT", "LO", "SH", "UI", "AE", "CS")  # values short enough to be an identifier
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage, and its multi-frame kin
 
 
 def facts_of(head, known: dict) -> dict:
-    """`known` and what `privacy.ALLOWED` names, but no text that repeats or looks like what tells the patient."""
-    secrets, facts = _secrets(head), dict(known)
+    """`known`, and what may be written of the fields that `privacy.ALLOWED` names."""
+    secrets, facts = secrets_of(head), dict(known)
     for keyword in privacy.ALLOWED:
-        value = head.get(keyword)
-        if value in (None, "") or keyword in known:
+        values = _values(head, keyword)
+        if not values or keyword in known:
             continue
-        many = [_plain(one) for one in value] if _is_multi(value) else _plain(value)
-        text = " ".join(one for one in (many if isinstance(many, list) else [many]) if isinstance(one, str)).casefold()
-        if not privacy.telltales(text) and not _repeats(text, secrets):
-            facts[keyword] = many
+        written = [one for value in values if (one := _written(keyword, value, secrets)) is not None]
+        if keyword in TERMS or len(written) == len(values):
+            facts |= {keyword: written[0] if len(values) == 1 else written} if written else {}
     drug = (head.get("RadiopharmaceuticalInformationSequence") or [{}])[0]
     if half_life := numbers_of(drug, "RadionuclideHalfLife"):
         facts["RadionuclideHalfLife"] = half_life[0]
     return facts
+
+
+def notices(heads: list, deface: str = "none") -> list[str]:
+    """What the headers say of pixels that may tell who it is, a sentence each."""
+    face = any(says_yes(head.get("RecognizableVisualFeatures")) for head in heads)
+    shot = any(str(head.get("SOPClassUID") or "").startswith(_CAPTURE) for head in heads)
+    return [
+        *["the face can be recognised, as the header says: use --deface skull for MR"] * (face and deface == "none"),
+        *["a secondary capture, which may have text in its pixels: look at it before it is shared"] * shot,
+    ]
 
 
 def about(heads: list) -> dict:
@@ -64,29 +81,33 @@ def _age(head) -> float | None:
     return years if years >= 0 else None
 
 
-def _secrets(head) -> set[str]:
-    """Words of the values in a header that tell someone for certain, its nested sequences included."""
-    words = set()
-    for element in head.iterall():
-        if element.VR in _WORDS and privacy.certain(element.keyword):
-            words |= {word for word in re.split(r"[\s^=,;/\\]+", str(element.value).casefold()) if len(word) > 1}
-    return words
+def _values(head, keyword: str) -> list:
+    try:
+        value = head.get(keyword)
+    except Exception:  # a spoilt field fails in many ways
+        return []
+    return [one for one in (value if isinstance(value, MultiValue) else [value]) if one not in (None, "")]
 
 
-def _repeats(text: str, secrets: set[str]) -> bool:
-    """Whether a text holds a secret: a short one ("Li") only as a word, else Philips were a patient."""
-    words = set(re.split(r"\W+|_", text))
-    return any(secret in words or (len(secret) > 3 and secret in text) for secret in secrets)
+def _written(keyword: str, value, secrets: set[str]) -> str | int | float | None:
+    """What of a value of a field may be written; None for nothing."""
+    text = str(value).strip()
+    if keyword in TERMS:
+        return code if (code := text.upper()) in TERMS[keyword] and not repeats(code, secrets) else None
+    if dictionary_VR(tag_for_keyword(keyword)) in ("DS", "IS"):
+        return _number(text, secrets)
+    return text if of_the_trade(text) and not privacy.telltales(text) and not repeats(text, secrets) else None
 
 
-def _is_multi(value) -> bool:
-    from pydicom.multival import MultiValue
-
-    return isinstance(value, MultiValue)
-
-
-def _plain(value):
-    """A number as a number, text as text."""
-    if isinstance(value, (int, float)):
-        return int(value) if float(value).is_integer() else float(value)
-    return str(value)
+def _number(text: str, secrets: set[str]) -> int | float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not np.isfinite(number) or not number.is_integer():
+        return number if np.isfinite(number) else None
+    digits = str(int(number))
+    tells = len(digits) > 5 and (
+        digits in secrets or any(severity == "error" for severity, _ in privacy.telltales(digits))
+    )
+    return None if tells else int(number)

@@ -9,8 +9,8 @@ import json
 import re
 import warnings
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
+from random import SystemRandom
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,11 @@ from tqdm import tqdm
 from survpack import privacy
 from survpack.adapters.reading import read_table
 from survpack.dicom import masks
-from survpack.dicom.series import Series, find, ordered, read, suffix
-from survpack.dicom.sidecar import about, facts_of, study_day
-from survpack.dicom.suv import suv_factor
+from survpack.dicom.personal import births_of, names_of, repeats, without
+from survpack.dicom.series import Series, find, suffix
+from survpack.dicom.sidecar import about, facts_of, notices, study_day
+from survpack.dicom.suv import odd, suv_factor
+from survpack.dicom.values import NOTED, volume
 from survpack.errors import BadInput
 from survpack.paths import written_whole
 
@@ -37,17 +39,18 @@ class Choice:
     tumour: str
     keep_ids: bool
     deface: str
+    structures: str = ""
 
 
 @dataclass
 class Image:
-    """One converted image: voxels, affine (NIfTI's), mask or None, its regions (with no mask, all there are), facts."""
+    """One converted image: voxels, affine (NIfTI's), mask or None, what the mask was made of (or why not), facts."""
 
     series: Series
     values: np.ndarray
     affine: np.ndarray
     mask: np.ndarray | None
-    regions: list[str]
+    told: list[str]
     facts: dict = field(default_factory=dict)
 
 
@@ -58,6 +61,7 @@ def convert(
     keep_ids: bool = False,
     key: Path | None = None,
     deface: str = "none",
+    structures: str = "",
 ) -> list[str]:
     """Convert a folder of DICOM to a BIDS folder.
 
@@ -68,13 +72,17 @@ def convert(
     out : Path
         Absent, empty, or begun by this command: patients that are finished there are kept as they are.
     tumour : str
-        Pattern, whatever its case, of the regions that make up the tumour; several are united.
+        Pattern, whatever its case, of the regions that make up the tumour; several are united. The default leaves out what
+        its name shows to be something else (`masks`); a pattern that was given is taken as it is.
     keep_ids : bool
         Name patients by their PatientID (letters and digits of it): for public, pseudonymous data.
     key : Path, optional
         Where the table of PatientID and new number goes, outside `out`; needed unless `keep_ids`.
     deface : str
         "none", or "skull": everything outside the brain becomes 0.
+    structures : str
+        Pattern of the file name or label of the RTSTRUCT and SEG that count; several that draw a tumour are united. Without
+        one, several must agree.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def convert(
         For a folder without usable images, an `out` in use, a missing or misplaced key, ids that tell names, or a
         place that cannot be read or written.
     """
-    download, out, choice = Path(download), Path(out), Choice(tumour, keep_ids, deface)
+    download, out, choice = Path(download), Path(out), Choice(tumour, keep_ids, deface, structures)
     key = None if key is None else Path(key)
     try:
         _ready(download, out, key, choice)
@@ -115,12 +123,18 @@ def _patients(download: Path, out: Path, key: Path | None, choice: Choice) -> tu
     if not patients:
         held = ", ".join(f"{number} {what}" for what, number in found.counted.items()) or "no file"
         raise BadInput(f"{download}: no CT, MR or PET image in DICOM ({held}); give the folder of the images.")
-    names = _kept(patients) if key is None else _numbered(patients, key)
+    heads = [*(series.head for series in found.series), *(head for _, head in found.annotations)]
+    heads = {patient: [head for head in heads if head.PatientID == patient] for patient in patients}
+    _nameless(choice, names_of(*(head for mine in heads.values() for head in mine)))
+    names, doubts = _kept(heads) if key is None else (_numbered(patients, key), [])
     _begin(out, choice)
-    lines, written = [f"left out: {number} files {what}" for what, number in sorted(found.counted.items())], {}
-    for patient in tqdm(patients, desc="converting", mininterval=2, disable=len(patients) < 5):
+    lines, written = [f"left out: {number} files {what}" for what, number in sorted(found.counted.items())] + doubts, {}
+    for patient in tqdm(sorted(patients, key=names.get), desc="converting", mininterval=2, disable=len(patients) < 5):
         mine = [series for series in found.series if series.head.PatientID == patient]
-        lines += _patient(out, names[patient], mine, found.annotations, choice)
+        told = _patient(out, names[patient], mine, found.annotations, choice)
+        told += [f"{names[patient]}: {notice}" for notice in notices([series.head for series in mine], choice.deface)]
+        people = names_of(*heads[patient])  # a region may be called after one
+        lines += ["".join((*line.partition(":")[:2], without(line.partition(":")[2], people))) for line in told]
         if (out / names[patient]).is_dir():
             written[names[patient]] = about([series.head for series in mine])
     return lines, written
@@ -129,7 +143,8 @@ def _patients(download: Path, out: Path, key: Path | None, choice: Choice) -> tu
 def _ready(download: Path, out: Path, key: Path | None, choice: Choice) -> None:
     """Refuse what cannot be asked for, before anything is read."""
     keep_ids, deface = choice.keep_ids, choice.deface
-    _pattern(choice.tumour)
+    _pattern("--tumour", choice.tumour)
+    _pattern("--structures", choice.structures)
     if not download.is_dir():
         raise BadInput(f"{download} is no folder; give the folder that holds the DICOM files.")
     if deface not in DEFACE:
@@ -154,18 +169,24 @@ def _ready(download: Path, out: Path, key: Path | None, choice: Choice) -> None:
         read_table(out / "participants.tsv", required=["participant_id"])
 
 
-def _pattern(tumour: str) -> None:
+def _pattern(option: str, given: str) -> None:
     try:
-        re.compile(tumour)
+        re.compile(given)
     except re.error as error:
-        raise BadInput(
-            f"--tumour '{tumour}' is no pattern ({error}); write a name, or several as 'GTV|mass'."
-        ) from None
+        raise BadInput(f"{option} '{given}' is no pattern ({error}); write a name, or several as 'GTV|mass'.") from None
 
 
 def _asked(choice: Choice) -> str:
     ids = "kept" if choice.keep_ids else "replaced"
-    return f"ids {ids}, tumour {choice.tumour}, deface {choice.deface}"
+    structures = f", structures {choice.structures}" if choice.structures else ""
+    return f"ids {ids}, tumour {choice.tumour}, deface {choice.deface}{structures}"
+
+
+def _nameless(choice: Choice, people: set[str]) -> None:
+    """Refuse patterns that repeat a name: they are written, as the choices."""
+    for option, given in (("--tumour", choice.tumour), ("--structures", choice.structures)):
+        if given != masks.TUMOUR and repeats(given, people):
+            raise BadInput(f"{option} repeats a name in the headers, and would be written; give a part without it.")
 
 
 def _begun(out: Path) -> str | None:
@@ -185,23 +206,26 @@ def _begin(out: Path, choice: Choice) -> None:
     _write(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
 
 
-def _kept(patients: list[str]) -> dict[str, str]:
-    """PatientID to sub-<letters and digits>; refused where it is no pseudonym."""
-    names = {patient: "sub-" + re.sub(r"[^A-Za-z0-9]", "", patient) for patient in patients}
-    for patient, name in names.items():
-        told = privacy.telltales(patient)
-        if told or name == "sub-":
-            what = told[0][1] if told else "no letter or digit"
-            raise BadInput(
-                f"--keep-ids: PatientID '{patient}' has {what}, expected a pseudonym; use --key FILE instead."
-            )
+def _kept(heads: dict[str, list]) -> tuple[dict[str, str], list[str]]:
+    """PatientID to sub-<letters and digits>, and what to look at; refused where an id is no pseudonym."""
+    names = {patient: "sub-" + re.sub(r"[^A-Za-z0-9]", "", patient) for patient in heads}
+    wrong, doubts = [], []
+    for _, severity, what in privacy.column_telltales(pd.Series(list(heads)), "patient_id"):
+        told = "a date" if "date" in what else what.split(" (")[0]
+        (wrong if severity == "error" or told == "a date" else doubts).append(told)
+    for patient, mine in heads.items():
+        wrong += ["the patient's name"] * repeats(patient, names_of(*mine, patient=True))
+        wrong += ["the date of birth"] * repeats(patient, births_of(*mine))
+        wrong += ["no letter or digit"] * (names[patient] == "sub-")
+    if wrong:
+        raise BadInput(f"--keep-ids: a PatientID has {wrong[0]}, expected a pseudonym; use --key FILE instead.")
     if len(set(names.values())) < len(names):
         raise BadInput("--keep-ids: two PatientIDs differ only in punctuation; use --key FILE instead.")
-    return names
+    return names, [f"--keep-ids: a PatientID has {what}; if it is one, use --key FILE instead" for what in doubts]
 
 
 def _numbered(patients: list[str], key: Path) -> dict[str, str]:
-    """PatientID to a running number, in an order that tells nothing of the id; the key file remembers."""
+    """PatientID to a running number, drawn by lot, so that it tells nothing of the id; the key file remembers."""
     names = {}
     if key.exists():
         try:
@@ -215,7 +239,8 @@ def _numbered(patients: list[str], key: Path) -> dict[str, str]:
                 "put the key back as it was, or name a new file."
             )
         names = dict(zip(table["patient_id"], table["participant_id"], strict=True))
-    new = sorted(set(patients) - set(names), key=lambda patient: sha256(patient.encode()).hexdigest())
+    new = sorted(set(patients) - set(names))
+    SystemRandom().shuffle(new)  # an order that follows from the ids would tell who has which to one who knows them
     last = max((int(name.removeprefix("sub-")) for name in names.values()), default=0)
     names |= {patient: f"sub-{number:03d}" for number, patient in enumerate(new, last + 1)}
     with written_whole(key) as part:
@@ -229,7 +254,7 @@ def _patient(out: Path, name: str, mine: list[Series], annotations: list, choice
     if (out / name).is_dir():
         return [f"{name}: converted before, left as it is"]
     lines, chosen = [], {}
-    for series in sorted(mine, key=lambda one: _rank(one, annotations, choice.tumour)):
+    for series in sorted(mine, key=lambda one: _rank(one, annotations, choice)):
         kind, day = suffix(series.head), study_day(series.head)
         if kind is None:
             lines.append(f"{name}: left out {series.name}: its description names no T1, T2 or FLAIR")
@@ -255,28 +280,22 @@ def _patient(out: Path, name: str, mine: list[Series], annotations: list, choice
 
 
 def _image(series: Series, annotations: list, choice: Choice) -> Image:
-    files, affine = ordered(series)
-    values, facts = read(files), {}
+    values, affine, facts = volume(series)
+    notes = [facts[name] for name in NOTED if name in facts]
     if series.head.Modality == "PT":
         factor, kind = suv_factor(series)
-        values, facts = values * np.float32(factor), {"Units": "g/mL", "SUVType": "BW", "SUVFrom": kind}
+        values, facts = values * np.float32(factor), {**facts, "Units": "g/mL", "SUVType": "BW", "SUVFrom": kind}
+        notes += [f"SUV: {kind}", *filter(None, [odd(values)])]
     elif series.head.Modality == "CT":
-        facts = {"Units": "HU"}
-    mask, drawn, others = None, [], []
-    for path, head in masks.annotations_of(series, annotations):
-        matching = masks.regions(head, choice.tumour)
-        others += masks.regions(head, "").values()
-        if matching:
-            one = masks.mask_of(path, head, list(matching), affine, values.shape)
-            mask = one if mask is None else mask | one
-            drawn += matching.values()
-    return Image(series, _compact(values), _TO_RAS @ affine, mask, drawn or others, facts_of(series.head, facts))
+        facts["Units"] = "HU"
+    mask, told = masks.tumour_of(series, annotations, choice.tumour, choice.structures, affine, values.shape)
+    return Image(series, _compact(values), _TO_RAS @ affine, mask, told + notes, facts_of(series.head, facts))
 
 
-def _rank(series: Series, annotations: list, tumour: str) -> tuple:
+def _rank(series: Series, annotations: list, choice: Choice) -> tuple:
     """Of several images of a kind in a session: the one with a tumour drawn, then original, then the most slices."""
-    heads = [head for _, head in masks.annotations_of(series, annotations)]
-    drawn = any(masks.regions(head, tumour) for head in heads)
+    heads = [head for _, head in masks.annotations_of(series, annotations, choice.structures)]
+    drawn = any(masks.regions(head, choice.tumour) for head in heads)
     derived = "DERIVED" in (series.head.get("ImageType") or [])
     return (not drawn, derived, -len(series.slices), str(series.slices[0][0]))
 
@@ -317,12 +336,10 @@ def _write_patient(part: Path, name: str, chosen: dict) -> list[str]:
         stem = "_".join(filter(None, [name, session, kind]))
         _save(folder / f"{stem}.nii.gz", image.values, image.affine)
         _write(folder / f"{stem}.json", json.dumps(image.facts, indent=2, ensure_ascii=False) + "\n")
-        names = " + ".join(dict.fromkeys(image.regions))
-        told = f"no mask: no region matches --tumour ({names})" if names else "no mask: no RTSTRUCT or SEG is of it"
         if image.mask is not None:
             _save(folder / f"{stem}_dseg.nii.gz", image.mask.astype(np.uint8), image.affine)
-            told = f"mask from {names}" if image.mask.any() else f"EMPTY mask: nothing of {names} lies in the image"
-        lines.append(f"{stem}: {image.values.shape[2]} slices, {told}")
+        lines.append(f"{stem}: {image.values.shape[2]} slices, {image.told[0]}")
+        lines += [f"{stem}: {more}" for more in image.told[1:]]
     if len(days) > 1:
         sessions = [(f"ses-{number}", privacy.days_between(days[0], day)) for number, day in enumerate(days, 1)]
         table = pd.DataFrame(sessions, columns=["session_id", "day"])

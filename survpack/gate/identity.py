@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from survpack.checks import _plain_id
+from survpack.checks import plain_id
 from survpack.gate.found import Found, judged
 from survpack.radiomics import RADIOMIC
 
@@ -54,7 +54,7 @@ def one_side(participants: pd.DataFrame, splits: pd.DataFrame) -> Found:
 def one_spelling(splits: pd.DataFrame) -> Found:
     """No two ids that differ in case, zeros, separators or a last letter lie on different sides."""
     side = sides(splits).groupby(level=0).first()
-    plain = pd.Series([re.sub(r"(?<=\d)[a-z]$", "", _plain_id(one)) for one in side.index], index=side.index)
+    plain = pd.Series([re.sub(r"(?<=\d)[a-z]$", "", plain_id(one)) for one in side.index], index=side.index)
     groups = side[plain.duplicated(keep=False)].groupby(plain)
     apart = [group for _, group in groups if group.nunique() > 1]
     wrong = [", ".join(f"{one} is in {where}" for one, where in group.items()) for group in apart]

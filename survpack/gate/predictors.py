@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pandas as pd
 
-from survpack.checks import AFTER, BEFORE, LATER, _snake
 from survpack.gate.closeness import closest
 from survpack.gate.found import Found, judged, passed
+from survpack.hindsight import named_later
 from survpack.preprocess import BASELINE_DAYS, at_baseline
 from survpack.radiomics import RADIOMIC
 
@@ -73,12 +73,11 @@ def names_at_baseline(cohort, features: pd.DataFrame) -> Found:
     wrong = []
     for name in [*cohort.dictionary, *(each for each in features if not each.startswith(RADIOMIC))]:
         entry = cohort.dictionary.get(name, {})
-        known, snake = str(entry.get("known", "")).casefold(), _snake(name)
-        later = (LATER.search(snake) or AFTER.search(snake)) and not BEFORE.search(snake)
+        known = str(entry.get("known", "")).casefold()
         if known not in ("", "baseline") or (not known and SAID.search(str(entry.get("description", "")).casefold())):
             wrong.append(f"`{name}` is described as known later ({entry.get('known') or entry['description']})")
-        elif later and known != "baseline":
-            wrong.append(f"`{name}` is named like an outcome or what follows treatment")
+        elif (like := named_later(name)) and known != "baseline":
+            wrong.append(f"`{name}` is named like {like}")
     fix = f'{TAKE_OUT}, or say `"known": "baseline"` in its entry of the dictionary'
     return judged("names known at baseline", wrong, (), "no name or description of what came later", EARLY, fix)
 

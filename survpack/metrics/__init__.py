@@ -2,7 +2,8 @@
 
 Every score takes `counts`, how often each patient (or row) is in the sample: ones for the sample itself, a
 matrix of resamples for its bootstrap, which then costs one matrix product instead of hundreds of calls.
-A score that is not defined (no event, no comparable pair, no valid time) is NaN, never an error.
+A score that is not defined (no event, no comparable pair, no valid time) is NaN, never an error. What is no outcome
+or no prediction is refused at the door, in one sentence: `survpack.metrics.outcome`. Censoring: `survpack.metrics.censoring`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from survpack.metrics.calibration import (
     observed_risk,
 )
 from survpack.metrics.censoring import censoring_reach, uno_weights
+from survpack.metrics.day import day_scores, fates
 from survpack.metrics.days import mae_days, mae_hinge, mae_ipcw, mae_pseudo, r2, r2_ipcw
 from survpack.metrics.decision import decision_curve, net_benefit
 from survpack.metrics.groups import hazard_ratio, logrank_p, rmst, rmst_difference
+from survpack.metrics.outcome import binary
 from survpack.metrics.parts import counts_of, integral, mean_defined, ratio
 from survpack.metrics.probability import brier, brier_at, ibs_null, null_survival
 from survpack.metrics.ranking import auc_at, auc_over_time, concordance, cumulative_auc
@@ -36,7 +39,7 @@ __all__ = [
     "CALIBRATION", "DAYS", "GROUPS", "METRICS", "PROBABILITY", "RANKING", "Sample", "auc_at", "auc_over_time", "brier",
     "brier_at",
     "calibration_band", "calibration_curve", "calibration_intercept", "calibration_slope", "censoring_reach", "concordance", "cumulative_auc",
-    "d_calibration", "decision_curve", "ibs_null", "ici", "logrank_p", "mae_days", "net_benefit", "observed_risk",
+    "d_calibration", "day_scores", "decision_curve", "fates", "ibs_null", "ici", "logrank_p", "mae_days", "net_benefit", "observed_risk",
     "p_values", "r2", "rmst", "scores", "survival_at", "uno_weights", "valid_times",
 ]  # fmt: skip
 RANKING = ("harrell_c", "uno_c", "auc")
@@ -63,7 +66,7 @@ class _Asked:
 
     @cached_property
     def grid(self) -> np.ndarray:
-        return valid_times(self.prognosis.times, self.sample.time_days, self.train)
+        return valid_times(self.prognosis.times, self.sample.time_days, self.train, self.sample.event)
 
     @cached_property
     def survival(self) -> np.ndarray:
@@ -85,7 +88,9 @@ class _Asked:
     @property
     def high(self) -> np.ndarray:
         """Who is called high risk; nobody where the predictions do not say."""
-        return self.prognosis.table.get("high_risk", pd.Series(False, self.prognosis.table.index)).to_numpy(bool)
+        table = self.prognosis.table
+        where = f"predictions of {self.prognosis.model}: `high_risk`"
+        return binary(table.get("high_risk", pd.Series(False, table.index)), where, table["patient_id"].tolist())
 
     def _integrated(self, survival: np.ndarray):
         return integral(brier(*self.outcome, survival, self.grid, self.train, counts=self.counts), self.grid)
@@ -146,6 +151,11 @@ def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=N
     -------
     dict
         Metric to float; to an array of shape (...,) where `counts` is given.
+
+    Raises
+    ------
+    BadInput
+        As `Sample.of`; for training patients of whom the same can be said.
     """
     if metrics is None:
         metrics = [name for name in METRICS if name not in GROUPS or "high_risk" in prognosis.table]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from survpack.metrics.censoring import step
+from survpack.metrics.outcome import checked, probabilities
 from survpack.metrics.parts import counts_of, ratio
 from survpack.metrics.sample import Sample, survival_at
 
@@ -38,7 +39,7 @@ def ici(time_days, event, predicted, horizon, *, counts=None):
     float or ndarray, shape (...,)
         NaN without an event by the horizon, or without follow-up to it.
     """
-    predicted = np.asarray(predicted, float)
+    predicted = probabilities(predicted, "predicted risk")
     counts = counts_of(counts, len(predicted))
     observed = observed_risk(time_days, event, predicted, horizon, counts=counts)
     return ratio((counts * np.abs(observed - predicted)).sum(-1), counts.sum(-1))
@@ -56,7 +57,7 @@ def observed_risk(time_days, event, predicted, horizon, *, at=None, counts=None)
     -------
     ndarray, shape (..., n) or (..., m)
     """
-    time, event = np.asarray(time_days, float), np.asarray(event, bool)
+    (time, event), predicted = checked(time_days, event), probabilities(predicted, "predicted risk")
     counts = counts_of(counts, len(time))
     freedom = int(np.clip(event.sum() // 10, 1, 3))
     basis, basis_at = _spline_basis(predicted, predicted if at is None else at, freedom)
@@ -86,6 +87,7 @@ def calibration_intercept(time_days, event, predicted, horizon, *, counts=None):
         0 is right. NaN without an event by the horizon, or without follow-up to it.
     """
     time, event, counts, defined = _until(time_days, event, horizon, counts)
+    predicted = probabilities(predicted, "predicted risk")
     deaths, expected = deaths_at_risk(time, event, counts, np.exp(_loglog(predicted)))
     hazard = np.divide(deaths, expected, out=np.zeros(deaths.shape), where=expected > 0).sum(-1)
     return np.log(hazard, out=np.full(np.shape(hazard), np.nan), where=defined)[()]
@@ -109,7 +111,7 @@ def calibration_slope(time_days, event, predicted, horizon, *, counts=None):
         1 is right. NaN where `calibration_intercept` is, and where all are predicted the same.
     """
     time, event, counts, defined = _until(time_days, event, horizon, counts)
-    x = _loglog(predicted)
+    x = _loglog(probabilities(predicted, "predicted risk"))
     if not defined.any():
         return np.full(defined.shape, np.nan)[()]
     spread = np.sqrt(np.clip(_mean(counts, x**2) - _mean(counts, x) ** 2, 0, None))
@@ -140,9 +142,9 @@ def d_calibration(survival, times, time_days, event, bins: int = 10) -> dict:
     """
     from scipy.stats import chisquare
 
-    time, event = np.asarray(time_days, float), np.asarray(event, bool)
+    time, event = checked(time_days, event)
     times = np.r_[0.0, times]
-    curves = np.column_stack([np.ones(len(time)), np.asarray(survival, float)])
+    curves = np.column_stack([np.ones(len(time)), probabilities(survival, "predicted survival")])
     at = np.clip([np.interp(day, times, curve) for day, curve in zip(time, curves, strict=True)], 0, 1)
     known = event & (time <= times[-1])
     edges = np.linspace(0, 1, bins + 1)
@@ -246,7 +248,7 @@ def _mean(counts, values):
 
 def _until(time_days, event, horizon, counts):
     """Outcomes cut at the horizon, counts, and which samples have an event by it and follow-up to it."""
-    time, event = np.asarray(time_days, float), np.asarray(event, bool)
+    time, event = checked(time_days, event)
     counts = counts_of(counts, len(time))
     died = event & (time <= horizon)
     defined = ((counts @ died) > 0) & ((counts @ (time >= horizon)) > 0)

@@ -1,23 +1,37 @@
-"""The Kaplan–Meier curve of censoring, and the weights that are its inverse."""
+"""The Kaplan–Meier curve of censoring G, the weights that are its inverse, and who counts as alive on a day.
+
+One convention for every score that is weighted for censoring:
+
+- On one day deaths come before censorings: G(t) = P(C > t) falls after the deaths of day t. A death weighs
+  1 / G of its day, a patient alive after the day t asked about 1 / G(t), one last seen on that very day nothing, as in
+  scikit-survival. G(t−) would differ only where a training patient is censored on the very day.
+- G is trusted down to `LEAST_UNCENSORED`. The day on which it falls below is its reach; where it never does, as when the
+  last training patient died, the reach is the last training day. Beyond it nothing is said.
+- On the reach G is held at the last trusted value, G(t−). So where all who are left are censored on one day
+  (administrative censoring) that day is still scored, and without earlier censoring every weight is 1.
+- On the reach, and on the last day of the patients scored, nobody may be seen any later: whoever was last seen on that
+  very day was alive on it, and counts so, with 1 / G(t−).
+
+`survpack.conformal` alone weighs by G(t−) = P(C ≥ t) everywhere, because a promise is made to patients seen on the day.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from survpack.metrics.outcome import ROUNDING, checked, numbers, table_of
+
 LEAST_UNCENSORED = 0.05  # inverse weights are not trusted where fewer than this share would still be uncensored
 
 
 def censoring_reach(train_outcome) -> float:
-    """The last training day by which at least `LEAST_UNCENSORED` of the patients would be uncensored."""
+    """The first training day after which fewer than `LEAST_UNCENSORED` would be uncensored; the last if there is none."""
     days, uncensored = kaplan_meier(train_outcome, of_censoring=True)
-    return float(days[uncensored >= LEAST_UNCENSORED].max(initial=0.0))
+    return float(days[uncensored < LEAST_UNCENSORED - ROUNDING].min(initial=days.max(initial=0.0)))
 
 
 def uno_weights(time_days, train_outcome, tau=None) -> np.ndarray:
-    """1 / G(t)², G the Kaplan–Meier curve of censoring; 0 from `tau` on.
-
-    G is taken at t, deaths before censorings on one day, as scikit-survival does; G(t−) differs from it only where
-    a training patient is censored on the very day. Uno et al. 2011 (doi:10.1002/sim.4154).
+    """1 / G(t)², G the Kaplan–Meier curve of censoring; 0 from `tau` on. Uno et al. 2011 (doi:10.1002/sim.4154).
 
     Parameters
     ----------
@@ -25,18 +39,46 @@ def uno_weights(time_days, train_outcome, tau=None) -> np.ndarray:
     train_outcome : DataFrame
         `time_days`, `event`: who G is estimated on.
     tau : float, days, optional
-        Never later than `censoring_reach`, which is also what None stands for.
+        Never later than `censoring_reach`, which is also what None stands for. Deaths before it count: a death on the
+        day on which all others are censored does not, which is Harrell's C of the deaths before that day.
     """
     reach = censoring_reach(train_outcome)
     tau = reach if tau is None else min(tau, reach)
-    return np.where(np.asarray(time_days) < tau, inverse_weights(train_outcome, time_days) ** 2, 0.0)
+    time = numbers(time_days, "`time_days`")
+    return np.where(time < tau, inverse_weights(train_outcome, time) ** 2, 0.0)
 
 
-def inverse_weights(train_outcome, times):
-    """1 / G(t), held at its last trusted value."""
-    times = np.minimum(times, censoring_reach(train_outcome))
-    uncensored = step(*kaplan_meier(train_outcome, of_censoring=True), times)
-    return 1 / np.maximum(uncensored, LEAST_UNCENSORED)  # lower only where nearly all are censored on day 0
+def inverse_weights(train_outcome, times, *, before: bool = False):
+    """1 / G(t), or 1 / G(t−) with `before`; held at its last trusted value."""
+    days, uncensored = kaplan_meier(train_outcome, of_censoring=True)
+    trusted = uncensored >= LEAST_UNCENSORED - ROUNDING
+    return 1 / step(days[trusted], uncensored[trusted], times, before=before)
+
+
+def trusted(times, train_outcome) -> np.ndarray:
+    """Whether at least `LEAST_UNCENSORED` are uncensored after each of `times`, shape (k,)."""
+    return step(*kaplan_meier(train_outcome, of_censoring=True), times) >= LEAST_UNCENSORED - ROUNDING
+
+
+def alive_on(time_days, event, times, train_outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Who is known to be alive on each day asked about, and what such a patient weighs.
+
+    Parameters
+    ----------
+    time_days, event : ndarray, shape (n,)
+    times : array, shape (k,), days
+    train_outcome : DataFrame
+
+    Returns
+    -------
+    alive : ndarray of bool, shape (n, k)
+    weights : ndarray, shape (k,)
+    """
+    time, times = time_days[:, None], np.asarray(times, float)
+    ends = (times >= censoring_reach(train_outcome)) | (times >= time.max(initial=-np.inf))
+    alive = (time > times) | (ends & (time == times) & ~event[:, None])
+    at, before = (inverse_weights(train_outcome, times, before=before) for before in (False, True))
+    return alive, np.where(ends, before, at)
 
 
 def kaplan_meier(outcome, of_censoring=False):
@@ -45,9 +87,11 @@ def kaplan_meier(outcome, of_censoring=False):
 
     if not len(outcome):
         return np.array([]), np.array([])
-    event, time = outcome["event"].to_numpy(bool), outcome["time_days"].to_numpy(float)
+    known = table_of(outcome) if "patient_id" in outcome else outcome
+    time, event = checked(known["time_days"], known["event"])
     return kaplan_meier_estimator(event, time, reverse=of_censoring)
 
 
-def step(days, values, times):
-    return np.r_[1.0, values][np.searchsorted(days, times, side="right")]
+def step(days, values, times, *, before: bool = False):
+    """The value of a curve from 1 after each of `times`, or just before it."""
+    return np.r_[1.0, values][np.searchsorted(days, times, side="left" if before else "right")]

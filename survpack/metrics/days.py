@@ -15,7 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from survpack.metrics.censoring import inverse_weights, kaplan_meier, step
+from survpack.metrics.outcome import checked, numbers
 from survpack.metrics.parts import counts_of, ratio
+
+ANY = -np.inf  # a distance of days needs no baseline
 
 
 def mae_days(time_days, event, days, *, counts=None):
@@ -24,7 +27,7 @@ def mae_days(time_days, event, days, *, counts=None):
     Censored patients have no day to be compared with. They are the long survivors, so this is a score of the
     early deaths: a model that predicts everyone to die early looks better here than it is.
     """
-    time, dead = np.asarray(time_days, float), np.asarray(event, float)
+    (time, dead), days = checked(time_days, event, least=ANY), numbers(days, "predicted days")
     return _mean(np.abs(time - days), counts_of(counts, len(time)) * dead)
 
 
@@ -46,8 +49,8 @@ def mae_hinge(time_days, event, days, *, counts=None):
     float or ndarray, shape (...,)
         Days; NaN where nobody is in the sample.
     """
-    time, dead = np.asarray(time_days, float), np.asarray(event, bool)
-    early = time - days
+    time, dead = checked(time_days, event)
+    early = time - numbers(days, "predicted days")
     return _mean(np.where(dead, np.abs(early), np.maximum(early, 0.0)), counts_of(counts, len(time)))
 
 
@@ -68,8 +71,8 @@ def mae_ipcw(time_days, event, days, train_outcome, *, counts=None):
     float or ndarray, shape (...,)
         Days; NaN without a death.
     """
-    time = np.asarray(time_days, float)
-    return _mean(np.abs(time - days), _death_weights(time, event, train_outcome, counts))
+    (time, dead), days = checked(time_days, event), numbers(days, "predicted days")
+    return _mean(np.abs(time - days), _death_weights(time, dead, train_outcome, counts))
 
 
 def mae_pseudo(time_days, event, days, train_outcome, *, counts=None):
@@ -83,7 +86,7 @@ def mae_pseudo(time_days, event, days, train_outcome, *, counts=None):
     float or ndarray, shape (...,)
         Days; NaN where nobody is in the sample.
     """
-    time, dead = np.asarray(time_days, float), np.asarray(event, bool)
+    (time, dead), days = checked(time_days, event), numbers(days, "predicted days")
     last = train_outcome["time_days"].max()
     known = dead | (time >= last)
     weights = np.where(known, 1.0, 1 - step(*kaplan_meier(train_outcome), time))
@@ -104,9 +107,9 @@ def surrogate_days(time_days, event, train_outcome):
     -------
     ndarray, shape (n,), days
     """
-    time, dead = np.asarray(time_days, float), np.asarray(event, bool)
-    died, lived = (train_outcome.loc[train_outcome["event"] == is_event, "time_days"] for is_event in (True, False))
-    size, last = len(train_outcome), train_outcome["time_days"].max()
+    time, dead = checked(time_days, event)
+    known, event = checked(train_outcome["time_days"], train_outcome["event"])
+    died, lived, size, last = known[event], known[~event], len(known), known.max()
     day, deaths = np.unique(died, return_counts=True)
     at_risk = size - np.searchsorted(np.sort(np.r_[died, lived]), day)
     width = np.diff(np.r_[0.0, day, last])  # of the steps: from 0, from each death
@@ -124,8 +127,8 @@ def r2(time_days, event, days, *, counts=None):
 
     NaN with fewer than two distinct days of death; below 0 where the mean day of death predicts better.
     """
-    time, dead = np.asarray(time_days, float), np.asarray(event, float)
-    return _explained(time, days, counts_of(counts, len(time)) * dead)
+    time, dead = checked(time_days, event, least=ANY)
+    return _explained(time, numbers(days, "predicted days"), counts_of(counts, len(time)) * dead)
 
 
 def r2_ipcw(time_days, event, days, train_outcome, *, counts=None):
@@ -136,12 +139,12 @@ def r2_ipcw(time_days, event, days, train_outcome, *, counts=None):
     float or ndarray, shape (...,)
         NaN with fewer than two distinct days of death.
     """
-    time = np.asarray(time_days, float)
-    return _explained(time, days, _death_weights(time, event, train_outcome, counts))
+    time, dead = checked(time_days, event)
+    return _explained(time, numbers(days, "predicted days"), _death_weights(time, dead, train_outcome, counts))
 
 
-def _death_weights(time, event, train_outcome, counts):
-    weights = np.where(np.asarray(event, bool), inverse_weights(train_outcome, time), 0.0)
+def _death_weights(time, dead, train_outcome, counts):
+    weights = np.where(dead, inverse_weights(train_outcome, time), 0.0)
     return counts_of(counts, len(time)) * weights
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from survpack.errors import BadInput
 from survpack.metrics.calibration import deaths_at_risk
+from survpack.metrics.outcome import checked, probabilities
 from survpack.metrics.parts import counts_of, ratio
 from survpack.metrics.sample import Sample, survival_at
 
@@ -41,7 +42,7 @@ def net_benefit(time_days, event, predicted, horizon, thresholds, *, counts=None
     BadInput
         For a threshold outside [0, 1).
     """
-    time, event, predicted = np.asarray(time_days, float), np.asarray(event, bool), np.asarray(predicted, float)
+    (time, event), predicted = checked(time_days, event), probabilities(predicted, "predicted risk")
     thresholds = np.atleast_1d(np.asarray(thresholds, float))
     outside = thresholds[~((thresholds >= 0) & (thresholds < 1))]
     if len(outside):
@@ -50,7 +51,7 @@ def net_benefit(time_days, event, predicted, horizon, thresholds, *, counts=None
     everyone = counts.sum(-1)
     found = []
     for threshold in thresholds:
-        above = predicted >= threshold
+        above = predicted > threshold - 1e-9  # 1 - 0.8 is a little less than 0.2
         treated = ratio(counts[..., above].sum(-1), everyone)
         alive = _alive(time[above], event[above], horizon, counts[..., above])
         benefit = treated * (1 - alive - alive * threshold / (1 - threshold))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from survpack.metrics.outcome import binary, checked, probabilities
 from survpack.metrics.parts import counts_of, ratio
 
 
@@ -40,7 +41,7 @@ def survival_curve(time_days, event, until, *, counts=None):
     curve : ndarray, shape (..., k)
         Survival from each of them on; NaN where nobody is followed to `until` and not all have died.
     """
-    time, event = np.asarray(time_days, float), np.asarray(event, bool)
+    time, event = checked(time_days, event)
     counts = counts_of(counts, len(time))
     days = np.unique(time[event & (time < until)])
     at_risk = counts @ (time[:, None] >= days)
@@ -54,10 +55,9 @@ def survival_curve(time_days, event, until, *, counts=None):
 def survival_to(time_days, event, horizon, *, counts=None):
     """Kaplan–Meier survival at the horizon, deaths on the day itself among the dead; shape (...,)."""
     after = np.nextafter(horizon, np.inf)
-    time = np.asarray(time_days, float)
+    time, event = checked(time_days, event)
     # who was last seen on the very day was followed to it
-    _, curve = survival_curve(np.where((time == horizon) & ~np.asarray(event, bool), after, time), event, after,
-                              counts=counts)  # fmt: skip
+    _, curve = survival_curve(np.where((time == horizon) & ~event, after, time), event, after, counts=counts)
     return curve[..., -1][()]
 
 
@@ -73,7 +73,7 @@ def rmst_difference(time_days, event, high_risk, until, *, counts=None):
     -------
     float or ndarray, shape (...,)
     """
-    high = np.asarray(high_risk, bool)
+    high = binary(high_risk, "high risk")
     counts = counts_of(counts, len(high))
     return rmst(time_days, event, until, counts=counts * ~high) - rmst(time_days, event, until, counts=counts * high)
 
@@ -82,7 +82,7 @@ def logrank_p(time_days, event, high_risk) -> float:
     """p of the log-rank test between the two groups (lifelines); NaN where one is empty or nobody died."""
     from lifelines.statistics import logrank_test
 
-    time, event, high = np.asarray(time_days, float), np.asarray(event, bool), np.asarray(high_risk, bool)
+    (time, event), high = checked(time_days, event), binary(high_risk, "high risk")
     if high.all() or not high.any() or not event.any():
         return np.nan
     return float(logrank_test(time[high], time[~high], event[high], event[~high]).p_value)
@@ -104,7 +104,7 @@ def hazard_ratio(time_days, event, high_risk, *, counts=None, steps=50):
     float or ndarray, shape (...,)
         NaN where the likelihood has no maximum: a group without a death, or none while both were at risk.
     """
-    time, event, high = np.asarray(time_days, float), np.asarray(event, bool), np.asarray(high_risk, bool)
+    (time, event), high = checked(time_days, event), binary(high_risk, "high risk")
     counts = counts_of(counts, len(time))
     days = np.unique(time[event])
     at_risk, dies = time[:, None] >= days, event[:, None] & (time[:, None] == days)
@@ -138,6 +138,6 @@ def observed_over_expected(time_days, event, predicted, horizon, *, counts=None)
     float or ndarray, shape (...,)
         NaN without follow-up to the horizon.
     """
-    counts = counts_of(counts, len(predicted))
-    expected = ratio(counts @ np.asarray(predicted, float), counts.sum(-1))
+    counts, predicted = counts_of(counts, len(predicted)), probabilities(predicted, "predicted risk")
+    expected = ratio(counts @ predicted, counts.sum(-1))
     return ratio(1 - survival_to(time_days, event, horizon, counts=counts), expected)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from survpack.metrics.censoring import inverse_weights
+from survpack.metrics.censoring import alive_on, inverse_weights
+from survpack.metrics.outcome import checked, numbers
 from survpack.metrics.parts import counts_of, ratio
 from survpack.metrics.sample import Sample, survival_at, valid_times
 
@@ -34,7 +35,7 @@ def concordance(time_days, event, risk, *, case_weights=None, groups=None, count
     float or ndarray, shape (...,)
         NaN without a comparable pair.
     """
-    time, event, risk = np.asarray(time_days, float), np.asarray(event, bool), np.asarray(risk, float)
+    (time, event), risk = checked(time_days, event), numbers(risk, "risk")
     counts = counts_of(counts, len(time))
     weights = np.ones(len(time)) if case_weights is None else np.asarray(case_weights)
     groups = _numbered(groups, len(time))
@@ -48,6 +49,8 @@ def concordance(time_days, event, risk, *, case_weights=None, groups=None, count
 
 def cumulative_auc(time_days, event, risk_at, times, train_outcome, *, groups=None, counts=None):
     """Cumulative/dynamic AUC: who died by t against who is alive after t, deaths weighted by 1 / G.
+
+    Who counts as alive is said in `survpack.metrics.censoring`.
 
     Pairs are formed within groups, as in `concordance`: pooled over folds, the curves of a model that knows
     nothing would rank patients backwards, because a fold with many deaths is predicted from one with few.
@@ -68,21 +71,41 @@ def cumulative_auc(time_days, event, risk_at, times, train_outcome, *, groups=No
     ndarray, shape (..., k)
         NaN where nobody has died yet or nobody is left.
     """
-    time, event, risk_at = np.asarray(time_days, float), np.asarray(event, bool), np.asarray(risk_at, float)
-    counts, groups = counts_of(counts, len(time)), _numbered(groups, len(time))
-    weights = inverse_weights(train_outcome, time)
+    (time, event), risk_at = checked(time_days, event), numbers(risk_at, "risk")
+    counts, weights = counts_of(counts, len(time)), inverse_weights(train_outcome, time)
+    alive, _ = alive_on(time, event, times, train_outcome)
     values = np.empty((*counts.shape[:-1], len(times)))
     for k, t in enumerate(times):
-        case, control = np.flatnonzero(event & (time <= t)), np.flatnonzero(time > t)
-        if len(case) * len(control) > FEW_PAIRS:
-            rows = np.r_[case, control]
-            dead = np.r_[weights[case], np.zeros(len(control))]
-            values[..., k] = _in_parts(_share_by_sorting, counts[..., rows], groups[rows], risk_at[rows, k], dead)
-            continue
-        pairs = (groups[case, None] == groups[control]) * weights[case, None]
-        wins = _wins(risk_at[case, k], risk_at[control, k])
-        values[..., k] = _share_of_pairs(pairs, wins, counts[..., case], counts[..., control])
+        dead = np.where(event & (time <= t), weights, 0.0)
+        values[..., k] = share_won(dead, alive[:, k], risk_at[:, k], groups=groups, counts=counts)
     return values
+
+
+def share_won(dead, alive, risk, *, groups=None, counts=None):
+    """Share of pairs of one dead and one alive, within groups, in which the dead has the higher risk; ties one half.
+
+    Parameters
+    ----------
+    dead : array, shape (n,)
+        What the pairs of each of the dead weigh; 0 for the others.
+    alive : array of bool, shape (n,)
+    risk : array, shape (n,)
+    groups : array, shape (n,), optional
+    counts : array, shape (..., n), optional
+
+    Returns
+    -------
+    float or ndarray, shape (...,)
+        NaN without a pair.
+    """
+    counts, groups = counts_of(counts, len(risk)), _numbered(groups, len(risk))
+    case, control = np.flatnonzero(dead), np.flatnonzero(alive)
+    if len(case) * len(control) > FEW_PAIRS:
+        rows = np.r_[case, control]
+        weights = np.r_[dead[case], np.zeros(len(control))]
+        return _in_parts(_share_by_sorting, counts[..., rows], groups[rows], risk[rows], weights)
+    pairs = (groups[case, None] == groups[control]) * dead[case, None]
+    return _share_of_pairs(pairs, _wins(risk[case], risk[control]), counts[..., case], counts[..., control])
 
 
 def auc_at(time_days, event, risk_at_horizon, horizon, train_outcome, *, groups=None, counts=None):
@@ -90,7 +113,7 @@ def auc_at(time_days, event, risk_at_horizon, horizon, train_outcome, *, groups=
 
     NaN also where the day is past the follow-up of the scored or the reach of the censoring weights.
     """
-    if not len(valid_times([horizon], time_days, train_outcome)):
+    if not len(valid_times([horizon], time_days, train_outcome, event)):
         return np.full(counts_of(counts, len(time_days)).shape[:-1], np.nan)[()]
     risk_at = np.asarray(risk_at_horizon, float)[:, None]
     return cumulative_auc(time_days, event, risk_at, [horizon], train_outcome, groups=groups, counts=counts)[..., 0][()]
@@ -99,7 +122,7 @@ def auc_at(time_days, event, risk_at_horizon, horizon, train_outcome, *, groups=
 def auc_over_time(prognosis, outcome, train_outcome) -> pd.DataFrame:
     """`time_days`, `auc` at the valid times of the prognosis; see `cumulative_auc`."""
     sample = Sample.of(prognosis, outcome)
-    grid = valid_times(prognosis.times, sample.time_days, train_outcome)
+    grid = valid_times(prognosis.times, sample.time_days, train_outcome, sample.event)
     risk_at = 1 - survival_at(prognosis, grid)
     auc = cumulative_auc(sample.time_days, sample.event, risk_at, grid, train_outcome, groups=sample.groups)
     return pd.DataFrame({"time_days": grid, "auc": auc})

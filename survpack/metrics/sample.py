@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from survpack.errors import BadInput
-from survpack.metrics.censoring import censoring_reach
+from survpack.metrics.censoring import alive_on, censoring_reach, trusted
+from survpack.metrics.outcome import ROUNDING, checked, numbers, probabilities, table_of
 from survpack.prognosis import Prognosis
 
 
@@ -38,27 +39,29 @@ class Sample:
 
     @classmethod
     def of(cls, prognosis: Prognosis, outcome: pd.DataFrame) -> Sample:
-        """Look up what happened to each predicted patient.
+        """Look up what happened to each predicted patient; outcomes of patients not predicted are left.
 
         Raises
         ------
         BadInput
-            For a patient that was predicted and has no outcome.
+            For a patient that was predicted and has no outcome, or twice by one model; as `outcome.table_of`; for
+            curves that are none.
         """
-        table = prognosis.table
-        known = outcome.set_index("patient_id")
-        lost = table.loc[~table["patient_id"].isin(known.index), "patient_id"]
+        table, known = prognosis.table, table_of(outcome)
+        _check(prognosis)
+        ids = table["patient_id"].astype(str)
+        lost = ids[~ids.isin(known.index)]
         if len(lost):
             raise BadInput(
                 f"predictions of {prognosis.model}: patient {lost.iloc[0]} is not among the {len(known)} patients "
                 "whose outcome is known; score the predictions against the participants they were made for."
             )
-        known = known.loc[table["patient_id"]]
-        patients, patient = np.unique(table["patient_id"].to_numpy(str), return_inverse=True)
+        known = known.loc[ids]
+        patients, patient = np.unique(ids.to_numpy(str), return_inverse=True)
         return cls(
             prognosis,
-            known["time_days"].to_numpy(float),
-            known["event"].to_numpy(bool),
+            known["time_days"].to_numpy(),
+            known["event"].to_numpy(),
             table["risk"].to_numpy(float),
             table["days"].to_numpy(float),
             table.groupby(["seed", "repeat", "fold"], sort=False).ngroup().to_numpy(),
@@ -78,8 +81,47 @@ def survival_at(prognosis: Prognosis, times) -> np.ndarray:
     return before[:, np.searchsorted(prognosis.times, times, side="right")]
 
 
-def valid_times(times, time_days, train_outcome) -> np.ndarray:
-    """Those of `times` inside the follow-up of the scored patients and the reach of the censoring weights."""
-    times, time = np.asarray(times, float), np.asarray(time_days, float)
-    first, last = time.min(initial=np.inf), time.max(initial=-np.inf)
-    return times[(times >= first) & (times < last) & (times <= censoring_reach(train_outcome))]
+def valid_times(times, time_days, train_outcome, event=None) -> np.ndarray:
+    """Those of `times` inside the follow-up of the scored patients and the reach of the censoring weights.
+
+    Parameters
+    ----------
+    times : array, shape (k,), days
+    time_days : array, shape (n,)
+    train_outcome : DataFrame
+    event : array, shape (n,), optional
+        With it the last day of follow-up is one of them too, if somebody was alive on it, and the reach itself (see
+        `survpack.metrics.censoring`). Without it the days are those that scikit-survival takes.
+    """
+    times, time = np.asarray(times, float), numbers(time_days, "outcome: `time_days`")
+    inside = (times >= time.min(initial=np.inf)) & (times <= censoring_reach(train_outcome))
+    if event is None:
+        return times[inside & (times < time.max(initial=-np.inf)) & trusted(times, train_outcome)]
+    alive, _ = alive_on(*checked(time_days, event), times, train_outcome)
+    return times[inside & alive.any(axis=0)]
+
+
+def _check(prognosis: Prognosis) -> None:
+    """One row a patient and model; numbers, days that grow, and curves that fall from 1 to 0."""
+    table, times = prognosis.table, np.asarray(prognosis.times, float)
+    where, ids = f"predictions of {prognosis.model}" if len(table) else "predictions", table["patient_id"].tolist()
+    twice = table.duplicated(["seed", "repeat", "fold", "patient_id"])
+    if twice.any():
+        raise BadInput(
+            f"{where}: patient {table.loc[twice, 'patient_id'].iloc[0]} is predicted twice by one model, expected one "
+            "row a patient, seed, repeat and fold; keep one."
+        )
+    if len(times) and not (np.isfinite(times).all() and times[0] >= 0 and (np.diff(times) > 0).all()):
+        raise BadInput(
+            f"{where}: the days of its curves do not grow from 0 on ({', '.join(f'{day:g}' for day in times[:5])}, …), "
+            "expected them in order, each once; sort them with their columns."
+        )
+    for name in ("risk", "days"):
+        numbers(table[name], f"{where}: `{name}`", ids)
+    survival = probabilities(prognosis.survival, f"{where}: predicted survival", ids)
+    rises = (np.diff(survival, axis=1) > ROUNDING).any(axis=1)
+    if rises.any():
+        raise BadInput(
+            f"{where}: the survival curve of patient {ids[int(rises.argmax())]} rises with time ({rises.sum()} of "
+            f"{len(ids)} do), expected it to fall; check that they are S(t), not 1 - S(t), and their days."
+        )

@@ -23,6 +23,7 @@ from survpack.models.columns import (
     beside,
     chart_and_lesion,
     clinical,
+    controlled,
     gpa,
     lesion,
     log_tumour_volume,
@@ -134,13 +135,15 @@ MODELS = {
     "late-fusion": _late_fusion,
     "control-shuffled-voxels": partial(_coxnet, read=shuffled),
     "control-noise-voxels": partial(_coxnet, read=noise),
-    "control-shuffled-labels": lambda params: ShuffledLabels(_coxnet(params, texture), params.classical.seed),
+    "control-shuffled-labels": lambda params: ShuffledLabels(_coxnet(params, controlled), params.classical.seed),
 }
 
 CONTROL = "control-"  # begins the name of every negative control
-CONTROLLED = ("texture-coxnet", "volume")  # what the controls are set beside
+CONTROLLED = ("texture-coxnet", "radiomics-coxnet", "volume")  # what the controls are set beside
 CHART_ALONE = ("age", "gpa", "clinical-cox", "deepsurv")  # the models that ask for no scan and nothing measured on one
-NEEDS_IMAGES = ("texture-coxnet", "control-shuffled-voxels", "control-noise-voxels", "control-shuffled-labels")
+NEEDS_MASK = ("volume", "lesion-cox", "clinical-lesion-coxnet")
+NEEDS_VOXELS = ("texture-coxnet", "control-shuffled-voxels")
+NEEDS_CONTROL = ("control-noise-voxels", "control-shuffled-labels")
 NEEDS_NO_MASK = ("hybrid-nomask-cox",)  # else the masks are the image of a cohort of masks
 
 
@@ -167,12 +170,23 @@ def _require_name(name: str, key: str = "") -> None:
 
 def lacking(name: str, patients: Patients) -> str:
     """Why a model cannot be fitted to these patients, or nothing."""
+    network = MODELS[name].args[1:2] if isinstance(MODELS[name], partial) and MODELS[name].func is Deep else ()
     if name not in CHART_ALONE and patients.biomarkers.shape[1] == 0:
         return f"{name} needs a scan or what is measured on it, and nobody of cohort {patients.name} was imaged"
+    if name in NEEDS_MASK and not patients.lesion.shape[1]:
+        return f"{name} needs what is measured on a mask, and nobody of cohort {patients.name} has one"
+    if (name == "late-fusion" or network not in ((), ("chart",))) and not (
+        patients.modalities or patients.masks.shape[1]
+    ):
+        return f"{name} needs an image, and nobody of cohort {patients.name} was imaged"
     if name in NEEDS_NO_MASK and not patients.modalities:
         return f"{name} needs an image without its mask, and cohort {patients.name} has masks alone"
-    if name in NEEDS_IMAGES and patients.shuffled.empty:
+    if name in NEEDS_VOXELS and patients.shuffled.empty or name in NEEDS_CONTROL and patients.noise.empty:
         return f"{name} needs grey values of the tumour, and none are measured (a cohort of masks, or not asked for)"
+    if name in ("clinical-cox", "deepsurv") and not patients.clinical.shape[1]:
+        return f"{name} needs a chart, and cohort {patients.name} has no covariates"
+    if name == "age" and "age" not in patients.clinical:
+        return "age needs a column `age` in the chart, and there is none"
     absent = [item for item in GPA_ITEMS if item not in patients.clinical]
     if name == "gpa" and absent:
         return f"gpa needs {', '.join(GPA_ITEMS)} in the chart, and it has no {', '.join(absent)}"

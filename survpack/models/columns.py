@@ -49,6 +49,11 @@ def texture(patients: Patients) -> pd.DataFrame:
     return patients.biomarkers[list(patients.biomarkers.columns.intersection(patients.shuffled.columns, sort=False))]
 
 
+def controlled(patients: Patients) -> pd.DataFrame:
+    """What the controls are set beside: texture, or what was measured elsewhere."""
+    return patients.biomarkers[list(patients.biomarkers.columns.intersection(patients.noise.columns, sort=False))]
+
+
 def shuffled(patients: Patients) -> pd.DataFrame:
     return patients.shuffled
 

@@ -1,0 +1,173 @@
+"""What is known only after baseline: predictors, scans and visits that know the outcome, by name, day and value.
+
+Days count from baseline. A scan or visit is after the end where its day is over `time_days` by more than that is rounded:
+half a step, where all times are whole weeks, months or years, or decimals of them; else a day.
+
+A predictor is known later where
+- its name says so (`named_later`): an outcome, a time to something after baseline, the day of a scan, or what treatment
+  and its course tell. A name that says `prior`, `history`, `neoadjuvant` or the like is left in peace.
+- its values say so (`tells_outcome`): nothing known at baseline is there for the dead alone, is the event in other
+  words, ranks survival above 0.95, is the time of the event for three in ten (four times what chance gives), or comes
+  never after each patient's own end, where chance would have it so for ten patients or more, and passes day 30.
+- it is a time in days, weeks or months that passes day 30 for one in ten (`past_baseline`), unless it counts back.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from survpack.cohort import DAYS
+
+MANY = 10  # patients without whom nothing is said about all
+UNITS = r"days?|weeks?|wks?|months?|mos?|years?|yrs?"
+SPANS = rf"{UNITS}|time|interval|duration|lag"
+COUNTED = (
+    r"(operations?|surger(y|ies)|procedures?|resections?|craniotom(y|ies)|cycles?|courses?|fractions?|lines?(_of_\w+)?"
+    r"|(re_?)?(treatments?|therap(y|ies)|operations?|admissions?|hospitali[sz]ations?)|transfusions?|visits?|scans?|mris?"
+    r"|follow_?ups?|relapses|recurrences|progressions)"
+)
+LATER = re.compile(  # names of outcomes, and of times to what comes after baseline
+    r"(^|_)(death|dead|died|deceased|alive|survival|relapsed?|recurrence|recurred|progression|progressed"
+    r"|response|responder|follow_?up|last_(contact|seen|visit|scan|imaging|mri|ct|known)|cause|censor(ed|ing)?|outcome"
+    r"|vital_status)(_|$)|^status$"
+    r"|(^|_)(os|pfs|dfs|rfs|fu)_?(\d\w*|days?|weeks?|months?|years?|time|event|status|censor\w*|updated)?$"
+    rf"|(^|_)({SPANS})(_\w+)?_(to|til|till|until)_(?!(\w+_)?(baseline|enrol\w*|inclusion|registration|randomi[sz]ation"
+    r"|diagnosis|presentation|admission|referral|birth|symptoms?|onset|mets?|metasta\w+|bm|peak|max\w*|echo)(_|$))"
+    rf"|^(ttp|ttr|ttf|ttnt)(_({UNITS}))?$|(^|_)(time|{UNITS})_on_(treatment|therapy|study|trial)(_|$)"
+)
+AFTER = re.compile(  # names of what treatment and its course tell
+    r"(^|_)(post_?op(erative)?|adjuvant|salvage|residual|toxicity|recist|eor|extent_of_resection"
+    r"|(resection|surgical)_margins?|patholog(y|ic|ical)_([tnm]_)?(stage|size)"
+    r"|hospice|palliat\w+|end_of_life|autopsy|necropsy|post_?mortem|second_look|clavien\w*|(?<!nipple_)discharged?"
+    r"|length_of_(\w+_)?stay|(hospital|icu)_(stay|days)"
+    r"|re_?(operat|resect|irradiat|admi(ssion|t)|hospitali[sz]|intervention|challenge)\w*"
+    r"|(second|third|2nd|3rd|subsequent|further|later|next)_(line|surger|operation|resection|treatment|therap|chemo"
+    r"|radio|scan|mri|ct)\w*"
+    r"|(treatment|therapy|chemo\w*|cycles|courses|dose)_(completed|received|delivered|stopped|duration)"
+    r"|duration_of_(treatment|therapy|chemo\w*)"
+    rf"|(n|no|nr|num|number|count|total)(_of)?_(\w+_)?{COUNTED}|{COUNTED}_(count|number|total|n))(_|$)"
+    r"|(^|_)los(_days?)?$|^(operations|surgeries|cycles|courses|readmissions|hospitali[sz]ations|transfusions)$"
+)
+BEFORE = re.compile(  # names of what comes before baseline
+    r"^(pre|neo|baseline|family)_|(^|_)(history|neo_?adjuvant|pre_?(op|operative|treatment|surgical)"
+    r"|(prior|previous(ly)?|past)(?!_to(_|$)))(_|$)|_(at_(baseline|diagnosis|presentation)|before(_baseline)?)$"
+    r"|(echo|repetition|inversion|relaxation|exposure)_time"
+)
+_SCAN, _DAY = r"(mri?|ct|pet|scan|imaging|image|study|series)\d*", r"(days?|dates?|time|interval|weeks?|months?)\d*"
+SCAN_DAY = re.compile(rf"(^|_){_DAY}(_\w+)?_{_SCAN}(_|$)|(^|_){_SCAN}(_\w+)?_?{_DAY}(_|$)")  # day or date of a scan
+ELSEWHEN = re.compile(  # names of times that do not count from baseline on
+    r"(^|_)(since|from|ago|before|between|interval|symptoms?|disease_free|doubling|smok\w*|pack|age|onset|latency"
+    r"|history)(_|$)|_to_(\w+_)?(baseline|diagnosis|birth)(_|$)"
+)
+
+
+def snake(name: str) -> str:
+    """`AgeAtMRI` and `Age.at.MRI` are `age_at_mri`."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
+
+
+def named_later(name: str) -> str:
+    """What a name says that is known only after baseline, in words; "" where it says nothing of the kind."""
+    plain = snake(name)
+    kinds = {"the day of a scan": SCAN_DAY, "an outcome or the time to one": LATER, "what follows treatment": AFTER}
+    return "" if BEFORE.search(plain) else next((kind for kind, like in kinds.items() if like.search(plain)), "")
+
+
+def after_the_end(patients: pd.Series, day: pd.Series, participants: pd.DataFrame) -> pd.Series:
+    """Whether each day is after that patient's `time_days`, by more than that is rounded.
+
+    Parameters
+    ----------
+    patients, day : Series, one value a scan or visit
+    participants : DataFrame
+        As `Cohort.participants`.
+    """
+    people = participants.drop_duplicates("patient_id").set_index("patient_id")
+    time = pd.to_numeric(people["time_days"], errors="coerce")
+    last = patients.map(time)
+    return (day > last + _rounding(time[time > 0])) & (last > 0)
+
+
+def _rounding(time: pd.Series) -> float:
+    steps = [(DAYS["months"], 1), (DAYS["weeks"], 3), (DAYS["months"] / 10, 1)]  # days, and patients that it takes
+    steps += [(DAYS["years"] / part, MANY) for part in (1, 10, 100)]  # 12, 24 and 36 months of three are no years
+    for step, least in sorted(steps, reverse=True):
+        if len(time) >= least and np.allclose(time / step, (time / step).round(), rtol=0, atol=1e-6):
+            return max(step / 2, 1.0)
+    return 1.0
+
+
+def scan_day(table: pd.DataFrame, name: str, entry: dict) -> pd.Series | None:
+    """A column that is named like the day of a scan, as days from baseline; None where it is not, or counts elsewhence."""
+    if not SCAN_DAY.search(snake(name)) or ELSEWHEN.search(snake(name)) or BEFORE.search(snake(name)):
+        return None
+    return pd.to_numeric(table[name], errors="coerce") * DAYS[_unit(name, entry) or "days"]
+
+
+def past_baseline(table: pd.DataFrame, name: str, entry: dict) -> float:
+    """The greatest day of a covariate that is a time and passes baseline for one in ten; else 0."""
+    from survpack.preprocess import BASELINE_DAYS
+
+    unit, plain = _unit(name, entry), snake(name)
+    if entry["kind"] != "numeric" or unit in (None, "years") or ELSEWHEN.search(plain) or BEFORE.search(plain):
+        return 0.0
+    day = (pd.to_numeric(table[name], errors="coerce") * DAYS[unit]).dropna()
+    return day.max() if (day > BASELINE_DAYS).sum() >= max(3, 0.1 * len(day)) else 0.0
+
+
+def _unit(name: str, entry: dict) -> str | None:
+    """In what a covariate counts time (a key of `DAYS`), by its unit or its name; None where neither says."""
+    told = re.search(rf"(^|_)({UNITS})(_|$)", f"{snake(entry.get('unit') or '')}_{snake(name)}")
+    return told and next(unit for unit in DAYS if unit[0] == told[2][0])
+
+
+def tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:
+    """How the values of a covariate give the outcome away, "" if they do not."""
+    time, value = pd.to_numeric(table["time_days"], errors="coerce"), table[name]
+    sound = (time > 0) & table["event"].isin([0, 1])
+    event = table["event"].eq(1) & sound
+    if min((event & sound).sum(), (~event & sound).sum()) >= MANY:
+        if (value.notna() == event)[sound].all() or (value.notna() != event)[sound].all():
+            return "is there exactly for those with (or without) the event"
+        told = value[sound & value.notna()]
+        both = min(event[told.index].sum(), (~event[told.index]).sum()) >= MANY / 2
+        few = 2 <= told.nunique() <= max(2, len(told) // 5)  # levels, so that chance makes none of them pure
+        if both and few and event[told.index].groupby(told).nunique().max() == 1:
+            return "is `event` in other words"
+    if entry["kind"] == "categorical":
+        return ""
+    levels = {level: k for k, level in enumerate(entry.get("levels", []))}
+    number = value.map(levels) if levels else pd.to_numeric(value, errors="coerce")
+    use = sound & number.notna()
+    if (event & use).sum() < MANY or number[use].nunique() < 2:
+        return ""
+    from lifelines.utils import concordance_index
+
+    concordance = concordance_index(time[use], number[use], event[use])
+    ranked = abs(number[use & event].corr(time[use & event], method="spearman"))
+    if max(concordance, 1 - concordance, ranked) > 0.95:
+        return f"ranks survival almost perfectly (Harrell C {max(concordance, 1 - concordance):.2f})"
+    day = DAYS[_unit(name, entry) or "days"]
+    return _counts_own_days(time[use].to_numpy(), number[use].to_numpy(float), event[use].to_numpy(bool), day)
+
+
+def _counts_own_days(time: np.ndarray, number: np.ndarray, event: np.ndarray, unit: float) -> str:
+    """How a number (in `unit` days, or perhaps others) is bound to the patient's own follow-up; "" if it is not."""
+    from survpack.preprocess import BASELINE_DAYS
+
+    if len(np.unique(number)) < MANY:
+        return ""
+    ends, deaths, day = np.sort(time), np.sort(time[event]), number * unit
+    chance = np.searchsorted(ends, day - unit).mean()  # patients whose day is after another's end
+    if chance >= MANY and day.max() > BASELINE_DAYS and (day > time + unit).sum() <= 0.02 * chance:
+        return f"is never after the patient's own end of follow-up (chance would make it so for {chance:.0f})"
+    for unit in DAYS.values():
+        day, near = number[event] * unit, max(1.0, unit / 2)
+        low, high = (np.searchsorted(deaths, day + k * near, side) for k, side in ((-1, "left"), (1, "right")))
+        same, chance = (abs(day - time[event]) <= near).mean(), (high - low).mean() / len(deaths)
+        if same >= max(0.3, 4 * chance):
+            return f"is the time of the event for {same:.0%} of those who have it"
+    return ""
