@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-report: $(READY)  ## the study, to reports/paper.html   (COHORTS="mets sts kits" PROFILE=smoke|default|full)
-	@$(BIN)/python -m survpack report --cohorts "$(COHORTS)" --profile "$(PROFILE)"
+report: $(READY)  ## the study, to reports/paper.html   (this run only: COHORTS="mets sts kits" PROFILE=smoke|default|full)
+	@SURVPACK_OWNER=$$PPID exec $(BIN)/python -m survpack report --cohorts "$(COHORTS)" --profile "$(PROFILE)"
 
 test: $(READY)  ## lint and tests   (SURVPACK_DATA=folder for those on real patients)
 	@$(BIN)/ruff check survpack tests benchmarks && $(BIN)/ruff format --check survpack tests benchmarks

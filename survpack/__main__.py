@@ -6,18 +6,26 @@ import argparse
 import sys
 from pathlib import Path
 
-from survpack.errors import BadInput
+from survpack.processes import end_with_owner
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 when all is well, 2 when the input is at fault (told in one sentence)."""
+    """Run one command; 0 when all is well, 2 when something other than the code is at fault (told in one sentence)."""
     given = _parser().parse_args(arguments)
+    end_with_owner()
     try:
         return given.command(given) or 0
-    except BadInput as error:
+    except KeyboardInterrupt:
+        print("survpack: stopped; what is finished is kept, and the next run goes on from there.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from survpack import faults
         from survpack.pipeline import tell
 
-        tell(error)
+        sentence = faults.sentence(type(error).__name__, str(error))
+        if sentence is None:
+            raise
+        tell(sentence)
         return 2
 
 

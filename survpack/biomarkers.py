@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from joblib import Parallel, delayed
+from joblib import delayed
 from tqdm import tqdm
 
 from survpack import grids, lesions, normalise, preprocess, radiomics
@@ -21,6 +21,7 @@ from survpack.cohort import TUMOUR, Cohort
 from survpack.errors import BadInput
 from survpack.params import Params, per_cohort
 from survpack.paths import CohortPaths, written_whole
+from survpack.processes import workers
 from survpack.radiomics import GIVEN, RADIOMIC
 from survpack.robustness import ORIGINAL, PERTURBATIONS, applicable, rng_of
 
@@ -103,7 +104,7 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     tasks = [(patient, "") for patient in patients] + [(patient, how) for patient in some for how in changes]
     bar = tqdm(tasks, desc=f"{cohort.name}: biomarkers", mininterval=2)
     measure = partial(measure_patient, labels=cohort.labels, params=params, name=cohort.name)
-    found = Parallel(n_jobs=-1 if images else 1)(
+    found = workers(-1 if images else 1)(
         delayed(measure)(images.get(patient, nothing), change=how) for patient, how in bar
     )
     real = dict(zip(tasks, found, strict=True))

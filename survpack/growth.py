@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy.ndimage import find_objects
 from tqdm import tqdm
 
@@ -23,6 +23,7 @@ from survpack import lesions
 from survpack.cohort import TUMOUR, Cohort, listed
 from survpack.errors import BadInput
 from survpack.preprocess import read_mask
+from survpack.processes import workers
 
 VISIT = ["patient_id", "session", "day"]
 SIZE = ["tumour_ml", "diameter_sum_mm"]
@@ -69,7 +70,7 @@ def visits(cohort: Cohort) -> pd.DataFrame:
     masked = cohort.images[cohort.images["mask_path"] != ""].sort_values("modality", kind="stable")
     rows = masked.drop_duplicates(["patient_id", "session"]).sort_values(["patient_id", "day", "session"])
     bar = tqdm(rows["mask_path"], desc=f"{cohort.name}: visits", mininterval=2, disable=len(rows) < 20)
-    sizes = Parallel(n_jobs=-1)(delayed(_size)(path, cohort.labels) for path in bar)
+    sizes = workers()(delayed(_size)(path, cohort.labels) for path in bar)
     table = pd.DataFrame(sizes, index=rows.index, columns=None if sizes else SIZE).astype(float)
     return rows[VISIT].assign(day=pd.to_numeric(rows["day"]).astype(float)).join(table).reset_index(drop=True)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import redirect_stderr
 
-JOBS = "SURVPACK_JOBS"  # processes; all cores where it is not set
+from survpack.processes import workers
 
 
 def in_parallel(jobs: list[tuple], label: str) -> list:
@@ -22,14 +21,13 @@ def in_parallel(jobs: list[tuple], label: str) -> list:
     label : str
         Names the progress bar.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from tqdm import tqdm
 
     from survpack.training import device
 
     alone = device().type == "cuda" or len(jobs) < 2
-    processes = 1 if alone else int(os.environ.get(JOBS, -1))
-    work = Parallel(n_jobs=processes, return_as="generator")(delayed(_quietly)(*job) for job in jobs)
+    work = workers(1 if alone else -1, return_as="generator")(delayed(_quietly)(*job) for job in jobs)
     return list(tqdm(work, total=len(jobs), desc=label, unit="fit", mininterval=2))
 
 

@@ -1,37 +1,59 @@
-"""The typed view of params.yaml, with the profile's changes applied."""
+"""The typed view of params.yaml, with the profile's changes applied.
+
+A number is a number: neither a quoted one nor `true` stands for it. The file is its owner's: what `make report` was
+asked for goes into a copy, which that run and its stages read, and nothing is ever written into params.yaml itself.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from survpack.errors import BadInput
-from survpack.paths import PARAMS, written_whole
+from survpack.params_file import read, sentence, shown, write
+from survpack.paths import PARAMS
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] >= ends[1]:
-        raise ValueError("expected the lower end first")
+        raise ValueError("the lower end first")
     return ends
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+def _once(names: list[str]) -> list[str]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"each name once (`{twice[0]}` is there twice)")
+    return names
+
+
+def _known_to_cohorts(choices: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(choices.get("outcome", ""), str):
+        raise ValueError("the name of an outcome under `outcome`")
+    rules = choices.get("selection", {})
+    if not isinstance(rules, dict) or not all(isinstance(rule, str) for rule in rules.values()):
+        raise ValueError("steps with a rule each under `selection`, such as `follow-up recorded: time_days > 0`")
+    return choices
+
+
+Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_ordered)]
+Pair = Annotated[tuple[str, str], Strict(False)]
+Word = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it is part of a command and of a path
+Names = Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
+Seed = Annotated[int, Field(ge=0, le=4_000_000_000)]  # what NumPy, scikit-learn and PyTorch all take
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Splits(_Section):
     folds: int = Field(ge=2)
     test_fraction: float = Field(gt=0, lt=0.5)
-    seed: int
+    seed: Seed
     given: dict[str, str] = {}
 
 
@@ -74,7 +96,7 @@ class Bins(_Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> Bins:
         if (self.number is None) == (self.width is None):
-            raise ValueError("needs either `number` or `width`")
+            raise ValueError("either `number` or `width`")
         return self
 
 
@@ -85,13 +107,13 @@ class Biomarkers(_Section):
     families: list[Literal["morphology", "intensity", "histogram", "glcm", "glrlm", "glszm", "ngldm", "ngtdm"]]
     filters: list[str]
     lesions: Literal["pooled", "largest", "volume-weighted"]
-    seed: int
+    seed: Seed
 
 
 class Robustness(_Section):
     patients: int = Field(ge=3)
     perturbations: list[Literal["shrink", "grow", "contour", "noise", "resample"]] = Field(min_length=1)
-    seed: int
+    seed: Seed
 
 
 class Selection(_Section):
@@ -131,7 +153,7 @@ class Training(_Section):
     augment: Augment
     mirror: dict[str, bool]
     published: dict[str, str]
-    seed: int
+    seed: Seed
 
 
 class Classical(_Section):
@@ -142,7 +164,7 @@ class Classical(_Section):
     trees: int = Field(ge=1)
     min_leaf: int = Field(ge=1)
     budget: int = Field(ge=1)
-    seed: int
+    seed: Seed
 
 
 class Longitudinal(_Section):
@@ -150,7 +172,7 @@ class Longitudinal(_Section):
     epochs: int = Field(ge=1)
     width: int = Field(ge=1)
     ridge: float = Field(gt=0)
-    seed: int
+    seed: Seed
 
 
 class Transfer(_Section):
@@ -158,7 +180,7 @@ class Transfer(_Section):
     sizes: list[Annotated[int, Field(ge=4)]] = Field(min_length=1)
     epochs: int = Field(ge=1)
     pretrain_epochs: int = Field(ge=1)
-    seed: int
+    seed: Seed
 
 
 class SmallCell(_Section):
@@ -169,20 +191,20 @@ class SmallCell(_Section):
 class Scores(_Section):
     bootstrap: int = Field(ge=10)
     confidence: float = Field(gt=0.5, lt=1)
-    seed: int
+    seed: Seed
     horizon_days: dict[str, Positive]
     horizons_days: dict[str, Annotated[list[Positive], Field(min_length=1)]]
     small_cell: SmallCell
     coverage: float = Field(gt=0.5, lt=1)
     test_reading: Literal["once", "again"]
     shown: list[str]
-    compare: list[tuple[str, str]]
+    compare: list[Pair]
 
 
 class Gate(_Section):
     permutations: int = Field(ge=1)
     level: float = Field(gt=0.5, lt=1)
-    seed: int
+    seed: Seed
 
 
 class Designs(_Section):
@@ -194,7 +216,7 @@ class Designs(_Section):
     seeds: int = Field(ge=1)
     harmonised: str
     date: str
-    seed: int
+    seed: Seed
 
 
 class Audit(_Section):
@@ -205,7 +227,7 @@ class Audit(_Section):
     learning_rate: float = Field(gt=0)
     augmentations: int = Field(ge=1)
     claim: float = Field(gt=0, lt=1)
-    seed: int
+    seed: Seed
 
 
 class Explain(_Section):
@@ -218,7 +240,7 @@ class Explain(_Section):
     steps: int = Field(ge=2)
     window: int = Field(ge=2)
     seeds: int = Field(ge=1)
-    seed: int
+    seed: Seed
 
 
 class Deployed(_Section):
@@ -227,16 +249,16 @@ class Deployed(_Section):
     model: str
     horizons_days: list[Positive] = Field(min_length=1)
     drawn: int = Field(ge=1)
-    seed: int
+    seed: Seed
 
 
 class Params(_Section):
     """Every choice of the study; see the comments in params.yaml for the meaning of each."""
 
-    cohorts: list[str] = Field(min_length=1)
+    cohorts: Names
     profile: str
-    models: list[str] = Field(min_length=1)
-    cohort: dict[str, dict[str, Any]]
+    models: Names
+    cohort: dict[str, Annotated[dict[str, Any], AfterValidator(_known_to_cohorts)]]
     splits: Splits
     tables: Tables
     preprocess: Preprocess
@@ -256,38 +278,59 @@ class Params(_Section):
     prognosis: Deployed
 
 
-def load(path: Path = PARAMS) -> Params:
-    """Read params.yaml and apply its chosen profile.
+def load(path: Path = PARAMS, profile: str | None = None) -> Params:
+    """Read params.yaml and apply a profile: the one given, else the one it chooses.
 
     Raises
     ------
     BadInput
-        For an unknown profile, an unknown key, or a value out of its range.
+        For a file that is no YAML, an unknown profile, a key that is unknown or missing, or a value out of its range.
     """
-    return _parsed(_text(path), path)
+    path = Path(path)
+    raw = read(path)
+    return _validated(raw if profile is None else {**raw, "profile": profile}, path)
 
 
-def _parsed(text: str, path: Path) -> Params:
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not readable as YAML ({' '.join(str(error).split())}); correct it there.") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path}: no choices found; restore it (git checkout params.yaml).")
-    profiles = raw.pop("profiles", {})
-    if raw.get("profile") not in profiles:
+def for_one_run(copy: Path, *, cohorts: list[str] | None, profile: str | None, path: Path = PARAMS) -> Params:
+    """Write params.yaml to `copy`, with the cohorts and the profile that were asked for in the place of its own.
+
+    Raises
+    ------
+    BadInput
+        As `load`; nothing is then written.
+    """
+    path = Path(path)
+    asked = {key: value for key, value in (("cohorts", cohorts), ("profile", profile)) if value}
+    raw = {**read(path), **asked}
+    chosen = _validated(raw, path)
+    write(copy, raw)
+    return chosen
+
+
+def _validated(raw: dict, path: Path) -> Params:
+    raw = dict(raw)
+    profiles = raw.pop("profiles", None)
+    if not isinstance(profiles, dict):
         raise BadInput(
-            f"{path}: profile '{raw.get('profile')}' is not one of {', '.join(profiles)}; "
+            f"{path}: `profiles` is {shown(profiles)}, expected a section with a line a profile; "
+            "write `profiles: {default: {}}` at least."
+        )
+    chosen = raw.get("profile")
+    if not isinstance(chosen, str) or chosen not in profiles:
+        raise BadInput(
+            f"{path}: profile '{chosen or 'none'}' is not one of {', '.join(map(str, profiles))}; "
             "choose one of these in params.yaml or with PROFILE=…."
         )
-    try:
-        return Params.model_validate(_merge(raw, profiles[raw["profile"]] or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+    changes = profiles[chosen] or {}
+    if not isinstance(changes, dict):
         raise BadInput(
-            f"{path}: `{where}` is {first.get('input')!r}, but {first['msg'].lower()}; correct it there."
-        ) from None
+            f"{path}: `profiles.{chosen}` is {shown(changes)}, expected the choices that it changes; "
+            f"write `{chosen}: {{}}` if there is none."
+        )
+    try:
+        return Params.model_validate(_merge(raw, changes))
+    except ValidationError as error:
+        raise BadInput(f"{path}: {sentence(error.errors(), Params, chosen, changes)}") from None
 
 
 def per_cohort(table: dict[str, float], cohort: str) -> float:
@@ -301,46 +344,6 @@ def per_cohort(table: dict[str, float], cohort: str) -> float:
     if cohort not in table and "other" not in table:
         raise BadInput(f"params.yaml: no number for cohort '{cohort}' among {table}; add `{cohort}` or `other` there.")
     return table.get(cohort, table.get("other"))
-
-
-def choose(path: Path = PARAMS, *, cohorts: list[str] | None, profile: str | None) -> None:
-    """Write the cohorts and the profile of this run into params.yaml, keeping all else as it is.
-
-    What stood there before is remembered in a comment on the line, and comes back on the next
-    run that does not ask for something else: `make report` always means the file's own choice.
-
-    Raises
-    ------
-    BadInput
-        As `load`; the file is then left as it was.
-    """
-    text = _text(path)
-    chosen = _set_line(text, "cohorts", cohorts and f"[{', '.join(cohorts)}]")
-    chosen = _set_line(chosen, "profile", profile)
-    _parsed(chosen, path)
-    if chosen != text:
-        with written_whole(Path(path)) as part:
-            part.write_bytes(chosen.encode())
-
-
-def _text(path: Path) -> str:
-    return Path(path).read_bytes().decode()  # line ends as they are
-
-
-_MEMORY = "  # this run only; otherwise: "
-
-
-def _set_line(text: str, key: str, value: str | None) -> str:
-    found = re.search(rf"^{key}: .*$", text, re.MULTILINE)
-    if not found and value is None:
-        return text
-    if not found:
-        raise BadInput(f"params.yaml: no line `{key}: …`; write it on one line, such as `cohorts: [mets]`.")
-    line = found.group()
-    own = f"{key}: {line.split(_MEMORY)[1]}" if _MEMORY in line else line
-    own_value = own.split("#")[0].removeprefix(f"{key}:").strip()
-    changed = own if value in (None, own_value) else f"{key}: {value}{_MEMORY}{own.removeprefix(key + ': ')}"
-    return text[: found.start()] + changed + text[found.end() :]
 
 
 def _merge(base: dict, changes: dict) -> dict:

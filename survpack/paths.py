@@ -14,7 +14,8 @@ DERIVED = ROOT / "data" / "derived"
 REPORTS = ROOT / "reports"
 METRICS = REPORTS / "metrics"
 NOTEBOOKS = ROOT / "notebooks"
-PARAMS = ROOT / "params.yaml"
+CHOSEN = "SURVPACK_PARAMS"  # names the copy of params.yaml that a run and its stages read in its place
+PARAMS = Path(os.environ.get(CHOSEN, ROOT / "params.yaml"))
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,30 @@
-"""Running a notebook as a stage: papermill, one sentence for a user's mistake, nothing that changes by itself."""
+"""Running the study, and a notebook as a stage: papermill under DVC, one sentence for what is no fault of the code.
+
+One run at a time in a folder: it holds a lock that the system takes back when the run ends, however it ends. What a
+run was asked for is in a copy of params.yaml, which DVC and the stages read in its place; so an edit of the file while
+a run is at work is for the next run. A run that is killed leaves no process, and nothing that stops the next one.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 
-from survpack import params
+from survpack import faults, params, paths, repro
 from survpack.errors import BadInput
 from survpack.paths import NOTEBOOKS, ROOT, CohortPaths, written_whole
+from survpack.processes import OWNER
 
+OURS = ROOT / ".dvc" / "tmp"  # what a run keeps for itself lies beside what DVC keeps
 TOLD = "SURVPACK_TOLD"  # names a file in which a stage leaves its sentence for whoever started the pipeline
+KERNEL = "from survpack.processes import end_with; end_with({})"
 
 
 def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
@@ -25,7 +36,7 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
     Raises
     ------
     BadInput
-        As raised inside the notebook: the sentence, without the traceback.
+        As raised inside the notebook, or for a fault that is not the notebook's: the sentence, without the traceback.
     """
     import nbformat
     import papermill
@@ -45,11 +56,11 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
             cwd=ROOT,
             progress_bar=False,
             stderr_file=_Lines(sys.stderr),
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=["--log-level=ERROR", f"--IPKernelApp.exec_lines={KERNEL.format(os.getpid())}"],
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename == BadInput.__name__:
-            raise BadInput(error.evalue) from None
+        if sentence := faults.sentence(error.ename, error.evalue):
+            raise BadInput(sentence) from None
         raise
     with written_whole(target) as part:
         nbformat.write(without_timing(notebook), part)
@@ -74,61 +85,97 @@ def without_timing(notebook):
 def report(cohorts: list[str] | None, profile: str | None) -> None:
     """The whole study: choose, check that the cohorts are there, run what has changed, say where the page is.
 
+    Parameters
+    ----------
+    cohorts, profile
+        Of this run; those of params.yaml where they are not given.
+
     Raises
     ------
     BadInput
-        The sentence of the stage that could not go on.
+        Where another run is at work in this folder; the sentence of the stage that could not go on.
     """
     from survpack import adapters, models
 
-    for cohort in cohorts or []:
-        adapters.preflight(cohort)  # before the choice is written down
-    params.choose(cohorts=cohorts, profile=profile)
-    chosen = params.load()
-    models.require_known(chosen)
-    for model in [*chosen.designs.models, chosen.designs.harmonised]:
-        models.build(model, chosen)  # refuses a name that does not exist
-    for key, named in (("explain.beside", chosen.explain.beside), ("prognosis.model", [chosen.prognosis.model])):
-        for model in set(named) - set(chosen.models):
+    with only_run() as lock:
+        told, choices = OURS / "survpack.told", OURS / "survpack.params.yaml"
+        chosen = params.for_one_run(choices, cohorts=cohorts, profile=profile)
+        models.require_known(chosen)
+        for cohort in chosen.cohorts:
+            adapters.preflight(cohort)
+            _forget_changed(cohort, adapters.fingerprint(cohort))
+        print(
+            f"cohorts: {', '.join(chosen.cohorts)} · profile: {chosen.profile} · models: {len(chosen.models)}",
+            flush=True,
+        )
+        told.unlink(missing_ok=True)
+        repro.require_whole(ROOT / "dvc.lock")
+        repro.forget_dead(OURS / "rwlock")
+        code = subprocess.run(
+            [sys.executable, "-m", "survpack.repro"],
+            cwd=ROOT,
+            env={**os.environ, TOLD: str(told), paths.CHOSEN: str(choices), OWNER: str(os.getpid())},
+            pass_fds=[lock],  # held until DVC has ended too
+        ).returncode
+        if told.exists():
+            sentence = told.read_text(encoding="utf-8")
+            told.unlink()
+            raise BadInput(sentence)
+        if code:
+            raise SystemExit(code)
+        print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
+
+
+@contextmanager
+def only_run():
+    """Hold the lock of this folder, of which a file descriptor is given.
+
+    Raises
+    ------
+    BadInput
+        Where another run holds it: which process, and since when.
+    """
+    OURS.mkdir(parents=True, exist_ok=True)
+    with open(OURS / "survpack.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
             raise BadInput(
-                f"params.yaml: {key} names '{model}', which is not among `models`; add it there, or name one of "
-                f"{', '.join(chosen.models)}."
-            )
-    for cohort in chosen.cohorts:
-        adapters.preflight(cohort)
-        _forget_changed(cohort, adapters.fingerprint(cohort))
-    print(
-        f"cohorts: {', '.join(chosen.cohorts)} · profile: {chosen.profile} · models: {len(chosen.models)}", flush=True
-    )
-    told = ROOT / "data" / "derived" / ".told"
-    told.parent.mkdir(parents=True, exist_ok=True)
-    told.unlink(missing_ok=True)
-    code = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"], cwd=ROOT, env={**os.environ, TOLD: str(told)}
-    ).returncode
-    if told.exists():
-        sentence = told.read_text(encoding="utf-8")
-        told.unlink()
-        raise BadInput(sentence)
-    if code:
-        raise SystemExit(code)
-    print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
+                f"another run is at work in this folder ({file.read() or 'it has just begun'}), expected one at a time; "
+                "wait until it has ended, or stop it, and run this again."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {datetime.now():%H:%M on %d %B}")
+        file.flush()
+        yield file.fileno()
 
 
 def _forget_changed(cohort: str, fingerprint: str) -> None:
     """Make DVC read a cohort again whose raw folder is not what it was: it lies outside the pipeline."""
     note = CohortPaths(cohort).source / "source.json"
-    if note.exists() and json.loads(note.read_text())["fingerprint"] != fingerprint:
-        print(f"{cohort}: the raw data have changed since they were read; reading them again", flush=True)
-        rmtree(note.parent)
+    try:
+        if json.loads(note.read_text())["fingerprint"] == fingerprint:
+            return
+        why = "the raw data have changed since they were read"
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError):
+        why = f"{note.name}, which tells when they were read, is damaged"
+        faults.distrust(note)
+    print(f"{cohort}: {why}; reading them again", flush=True)
+    rmtree(note.parent)
 
 
-def tell(error: BadInput) -> None:
-    """Print a user's mistake as one sentence; a stage leaves it to `report`, whose last line it is then."""
-    if os.environ.get(TOLD):
-        Path(os.environ[TOLD]).write_text(str(error), encoding="utf-8")
-    else:
-        print(f"survpack: {error}", file=sys.stderr)
+def tell(sentence: str) -> None:
+    """Print what is wrong; a stage leaves it to `report`, whose last line it is then."""
+    try:
+        with written_whole(Path(os.environ[TOLD])) as part:
+            part.write_text(sentence, encoding="utf-8")
+    except (KeyError, OSError):  # nobody waits for it, or there is no room for it
+        print(f"survpack: {sentence}", file=sys.stderr)
 
 
 class _Lines:

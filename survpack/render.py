@@ -113,8 +113,8 @@ def _read(cohort: str) -> dict:
 
 
 def _study(results: dict[str, dict], engine: str) -> dict:
-    chosen = params.load(paths.PARAMS)
     facts = [found["facts"] for found in results.values()]
+    chosen = params.load(paths.PARAMS, facts[0]["profile"])  # the one with which the files were made
     models = {model for found in results.values() for split in found["scores"].values() for model in split}
     readings = [line for found in results.values() for line in found["compared"]["readings"]]
     titles = [one["title"] for one in facts]

@@ -105,11 +105,12 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     -------
     None for any other cohort, which nobody can scan again, for a single site, and without features of intensity.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     from survpack.biomarkers import measure_patient
     from survpack.harmonise import Combat
     from survpack.phantom.rescan import rescanned
+    from survpack.processes import workers
 
     native = features.loc[study.development, [name for name in features if carries_intensity(name)]]
     sites = study.sites[study.development]
@@ -119,7 +120,7 @@ def shifted(study: Study, features: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     with TemporaryDirectory() as folder:
         images = rescanned(study.params.cohort.get("mets", {}), patients, Path(folder) / "rescanned")
         keys, groups = zip(*images.groupby(["patient_id", "session"]), strict=True)
-        found = Parallel(n_jobs=-1)(
+        found = workers()(
             delayed(measure_patient)(rows, study.cohort.labels, study.params, study.name, controls=False)
             for rows in groups
         )

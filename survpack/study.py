@@ -54,8 +54,22 @@ class Study:
     paths: CohortPaths
 
     @classmethod
-    def open(cls, cohort: str) -> Study:
-        return cls(cohort, params_module.load(), CohortPaths(cohort))
+    def open(cls, cohort: str, *, anew: bool = False) -> Study:
+        """A cohort with the choices of params.yaml, and of them the profile with which its files were made.
+
+        `make report PROFILE=smoke` leaves files of that profile and params.yaml as it is: who then works on them by
+        hand goes on with it.
+
+        Parameters
+        ----------
+        cohort : str
+        anew : bool
+            For the stage that reads the cohort: the profile of params.yaml.
+        """
+        paths = CohortPaths(cohort)
+        note = paths.source / "source.json"
+        made = {} if anew or not note.exists() else json.loads(note.read_text())
+        return cls(cohort, params_module.load(params_module.PARAMS, made.get("profile")), paths)
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -86,9 +100,13 @@ class Study:
         """Outcome of the patients named, indexed by `patient_id`."""
         return self.cohort.outcome.set_index("patient_id").loc[list(ids)]
 
+    def prognosis(self, model: str) -> Prognosis:
+        """One model's predictions."""
+        return Prognosis.load(self.paths.predictions(model))
+
     def prognoses(self) -> dict[str, Prognosis]:
         """Every model's predictions, in the order of params.yaml; without the models that this cohort cannot have."""
-        found = {model: Prognosis.load(self.paths.predictions(model)) for model in self.params.models}
+        found = {model: self.prognosis(model) for model in self.params.models}
         return {model: prognosis for model, prognosis in found.items() if len(prognosis.table)}
 
     @property

@@ -342,6 +342,12 @@ def test_only_a_network_that_was_trained_and_says_what_it_said_is_bundled(study,
     assert not (tmp_path / "none").exists()
 
 
+def test_a_bundle_needs_no_other_models_predictions(study, tmp_path):
+    every = study.params.model_copy(update={"models": ["gpa", "hybrid-tiny-cox"]})  # of which one was deleted
+    made = bundle.make(study_module.Study(study.name, every, study.paths), "hybrid-tiny-cox", tmp_path / "bundle")
+    assert made.about["model"] == "hybrid-tiny-cox"
+
+
 def test_a_place_that_takes_no_bundle_is_refused_before_the_network_is_read(study, tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fitted", None)
     (tmp_path / "file").touch()

@@ -1,15 +1,17 @@
-"""Choices: merged as told, refused by name, and a run's own choice leaves no trace; files whole or not at all."""
+"""Choices: merged as told, read as DVC reads them, refused by name, never written; files whole or not at all."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from survpack import params
 from survpack.errors import BadInput
+from survpack.params_file import read
 from survpack.paths import PARAMS, written_whole
 
 TEXT = """\
@@ -190,52 +192,236 @@ def test_a_cohort_without_a_number_of_its_own_takes_that_of_other():
 # --- choosing for one run
 
 
-cohort_lists = st.lists(st.sampled_from(["mets", "sts", "kits"]), min_size=1, max_size=3, unique=True)
-wishes = st.tuples(st.none() | cohort_lists, st.none() | st.sampled_from(["default", "smoke"]))
+wishes = st.tuples(
+    st.none()
+    | st.lists(st.sampled_from(["mets", "sts", "kits", "no", "010", "1e3"]), min_size=1, max_size=3, unique=True),
+    st.none() | st.sampled_from(["default", "smoke"]),
+)
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(wishes, max_size=5), st.sampled_from(["\n", "\r\n"]))
-def test_after_any_choices_the_file_is_again_what_it_was_to_the_byte(tmp_path_factory, sequence, line_end):
-    file = tmp_path_factory.mktemp("choices") / "params.yaml"
-    original = TEXT.replace("\n", line_end).encode()
-    file.write_bytes(original)
-    for cohorts, profile in sequence:
-        params.choose(file, cohorts=cohorts, profile=profile)
-        chosen = params.load(file)
-        assert chosen.cohorts == (cohorts or ["mets"]) and chosen.profile == (profile or "default")
-        rest = [line for line in file.read_bytes().splitlines() if not line.startswith((b"cohorts:", b"profile:"))]
-        assert rest == [line for line in original.splitlines() if not line.startswith((b"cohorts:", b"profile:"))]
-    params.choose(file, cohorts=None, profile=None)
-    assert file.read_bytes() == original
+@settings(deadline=None, max_examples=30)
+@given(wishes, st.sampled_from(["\n", "\r\n"]))
+def test_what_one_run_is_asked_for_is_in_its_copy_and_the_file_is_left_alone(tmp_path_factory, wish, line_end):
+    (cohorts, profile), folder = wish, tmp_path_factory.mktemp("choices")
+    file, copy = folder / "params.yaml", folder / "tmp" / "copy.yaml"
+    file.write_bytes(TEXT.replace("\n", line_end).encode())
+    before = file.read_bytes()
+    chosen = params.for_one_run(copy, cohorts=cohorts, profile=profile, path=file)
+    assert chosen == params.load(copy) == from_text(cohorts or ["mets"], profile or "default", folder)
+    assert file.read_bytes() == before
+    assert {**load_yaml(copy), "cohorts": 0, "profile": 0} == {**load_yaml(file), "cohorts": 0, "profile": 0}
 
 
-def test_the_repositorys_own_file_comes_back_to_the_byte(tmp_path):
-    file = tmp_path / "params.yaml"
-    file.write_bytes(PARAMS.read_bytes())
-    params.choose(file, cohorts=None, profile=None)
-    own = file.read_bytes()
-    params.choose(file, cohorts=["kits", "sts"], profile="full")
-    assert params.load(file).cohorts == ["kits", "sts"]
-    params.choose(file, cohorts=None, profile=None)
-    assert file.read_bytes() == own
+def from_text(cohorts: list[str], profile: str, folder: Path) -> params.Params:
+    """What the file would say had its owner written it so, names that look like numbers in quotes."""
+    owned = TEXT.replace("cohorts: [mets] ", f"cohorts: {cohorts!r} ").replace(
+        "profile: default ", f"profile: {profile} "
+    )
+    (folder / "owned.yaml").write_text(owned, encoding="utf-8")
+    return params.load(folder / "owned.yaml")
 
 
 def test_a_choice_that_is_refused_is_not_written(file):
     before = file.read_bytes()
     with pytest.raises(BadInput, match="fast"):
-        params.choose(file, cohorts=["sts"], profile="fast")
+        params.for_one_run(file.parent / "copy.yaml", cohorts=["sts"], profile="fast", path=file)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["params.yaml"]
 
 
-def test_a_list_written_over_several_lines_is_kept_and_cannot_be_chosen_over(file):
-    file.write_text(TEXT.replace("cohorts: [mets] ", "cohorts:\n  - mets\n#"), encoding="utf-8")
-    before = file.read_bytes()
-    params.choose(file, cohorts=None, profile=None)
-    assert file.read_bytes() == before and params.load(file).cohorts == ["mets"]
-    with pytest.raises(BadInput, match="cohorts"):
-        params.choose(file, cohorts=["sts"], profile=None)
+def test_a_profile_that_is_asked_for_goes_before_that_of_the_file(file):
+    assert params.load(file, profile="smoke").splits.folds == 2 and params.load(file).splits.folds == 5
+
+
+# --- one parser with DVC
+
+
+SCALARS = [
+    "7", "010", "0777", "08", "-010", "0o10", "0o9", "0x1F", "0b11", "1_000", "12:30", "1:2:3", "1:30:00.5", "99:99", "no", "No", "NO",
+    "yes", "on", "off", "y", "n", "true", "True", "tRue", "1e3", "1E3", "1.e3", "1e-3", "+012e03", "1e400", ".5", "5.", "+1", "-0",
+    "~", "null", "Null", "", "2020-01-01", "2020-01-01 10:00:00", "'7'", '"010"', "1,000", "1 000", "0.1.2", "1.0.0",
+    "!!int 7", "!!str 7", "!!float 7", "|\n  text", "&a 5", "[1, 010]", "{a: no}", "٣", "0x", "1e", "é", "-.inf",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_a_scalar_reads_as_dvc_reads_it(tmp_path, scalar):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"key: {scalar}\n", encoding="utf-8")
+    ours, dvcs = read(file), load_yaml(file)
+    assert repr(ours) == repr(dvcs)  # 1, 1.0 and true are equal, and not the same
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [("010", 10), ("0o10", 8), ("0x1F", 31), ("1_000", 1000), ("+7", 7), ("12:30", None), ("no", None), ("yes", None),
+     ("1e3", None), ("5.0", None), ("'7'", None), ("true", None), ("~", None), ("2020-01-01", None), (".nan", None),
+     ("-1", None), ("99999999999", None)],
+)  # fmt: skip
+def test_a_seed_is_the_number_that_dvc_writes_down_or_it_is_refused(file, written, meant):
+    file.write_text(TEXT.replace("test_fraction: 0.2, seed: 7", f"test_fraction: 0.2, seed: {written}"))
+    if meant is None:
+        with pytest.raises(BadInput, match="`splits.seed` is .*expected .*; correct it there"):
+            params.load(file)
+    else:
+        assert params.load(file).splits.seed == meant == load_yaml(file)["splits"]["seed"]
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [("1e-3", 0.001), (".5", 0.5), ("1", 1.0), ("5.", 5.0), ("1_0.5", 10.5), ("'0.1'", None), ("0,1", None), ("10%", None),
+     (".inf", None), (".nan", None), ("1e400", None), ("true", None)],
+)  # fmt: skip
+def test_a_number_with_a_point_is_what_dvc_writes_down_or_it_is_refused(file, written, meant):
+    file.write_text(TEXT.replace("learning_rate: 0.001", f"learning_rate: {written}", 1))
+    if meant is None:
+        with pytest.raises(
+            BadInput, match="`training.(learning_rate`|1` is no choice of this study .a number is written with a point)"
+        ):
+            params.load(file)
+    else:
+        assert params.load(file).training.learning_rate == meant == load_yaml(file)["training"]["learning_rate"]
+
+
+# --- a file that cannot be read, and the sentence about a mistake
+
+
+def nested(depth: int) -> bytes:
+    return TEXT.encode() + b"deep: " + b"[" * depth + b"]" * depth
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{one}: &{one} [{', '.join([f'*{before}'] * 9)}]\n" for before, one in zip("abcdefgh", "bcdefghi", strict=True)
+)
+BROKEN = {
+    "not UTF-8": ("models: [âge]".encode("latin-1"), ["line 1", "UTF-8"]),
+    "not UTF-8 further down": (TEXT.encode() + "# Größe".encode("latin-1"), ["UTF-8"]),
+    "UTF-16": (TEXT.encode("utf-16"), ["UTF-8"]),
+    "empty": (b"", ["no choices"]),
+    "spaces": (b" \n \n", ["no choices"]),
+    "a list": (b"- mets\n", ["no choices"]),
+    "a word": (b"mets\n", ["no choices"]),
+    "nested 5,000 deep": (nested(5000), ["nested too deeply"]),
+    "nested 500 deep": (nested(500), []),
+    "a tab": (TEXT.replace("splits: {folds: 5,", "splits:\n\tfolds: 5\nx: {").encode(), ["line", "\\t"]),
+    "a key twice": (TEXT.encode() + b"gate: {permutations: 5}\n", ["line", '"gate"', "once"]),
+    "a key twice in a section": (
+        TEXT.replace("folds: 5,", "folds: 5, folds: 4,").encode(),
+        ["line", '"folds"', "once"],
+    ),
+    "a tag of Python": (TEXT.encode() + b"x: !!python/object/apply:os.system ['true']\n", ["line", "os.system"]),
+    "an unknown tag": (TEXT.encode() + b"x: !mine 3\n", ["line", "!mine"]),
+    "aliases that say millions": (TEXT.encode() + BOMB.encode(), ["more than 20,000 values"]),
+    "an alias of itself": (TEXT.encode() + b"x: &x [*x]\n", ["more than 20,000 values"]),
+    "two documents": (TEXT.encode() + b"---\na: 1\n", ["line", "another document"]),
+    "a bracket left open": (b"cohorts: [mets\nprofile: default\n", ["line 2"]),
+    "a NUL": (TEXT.encode() + b"x: \x00\n", ["character"]),
+    "a date that is none": (TEXT.encode() + b"x: 2020-13-45\n", ["month"]),
+    "a number of 5,000 digits": (TEXT.encode() + b"x: " + b"9" * 5000 + b"\n", []),
+    "a key that is a list": (TEXT.encode() + b"? [a, b]\n: 1\n", []),
+    "a key that is a number": (TEXT.encode() + b"12: 1\n", []),
+    "conflict of two versions": (TEXT.encode() + b"<<<<<<< HEAD\ngate: 1\n=======\n", ["line"]),
+}
+
+
+@pytest.mark.parametrize("content, named", BROKEN.values(), ids=BROKEN)
+def test_a_file_that_cannot_be_read_is_one_sentence_that_says_where(file, content, named):
+    file.write_bytes(content)
+    said = refusal(file)
+    assert all(word in said for word in named), said
+
+
+def test_a_file_that_is_absent_or_a_folder_is_one_sentence(tmp_path):
+    assert "No such file" in refusal(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").mkdir()
+    assert "Is a directory" in refusal(tmp_path / "params.yaml")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_is_done_to_the_file_it_is_read_or_refused_in_one_sentence(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("any") / "params.yaml"
+    lines = TEXT.splitlines()
+    at = data.draw(st.integers(0, len(lines) - 1))
+    junk = st.text(st.characters(codec="utf-8"), max_size=30) | st.sampled_from(
+        [*SCALARS, "x:", "- x", "{", "]", "*a", "&a", "!x", "%y"]
+    )
+    cut = data.draw(st.integers(0, len(lines[at])))
+    lines[at] = lines[at][:cut] + data.draw(junk) + lines[at][cut + data.draw(st.integers(0, 5)) :]
+    file.write_bytes("\n".join(lines).encode())
+    try:
+        params.load(file)
+    except BadInput as error:
+        assert str(file) in str(error) and str(error).endswith(".")
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(BadInput) as error:
+        params.load(file)
+    said = str(error.value)
+    assert str(file) in said and "\n" not in said and len(said) < 700
+    return said
+
+
+MISTAKES = {  # what is written in place of what, and what the sentence says of it
+    ("folds: 5", "fold: 5"): "`splits.fold` is no choice of this study; `splits.folds` may be meant",
+    ("splits: {", "split: {"): "`split` is no choice of this study; `splits` may be meant",
+    ("explain: {", "Explain: {"): "`explain` may be meant",
+    ("suppress_below: 0", "suppress_below: 0, folds: 3"): "`tables.folds` is no choice of this study; take it out, or choose from suppress_below",
+    ("batch_size: 16, ", ""): "`training.batch_size` is missing; add it",
+    ("gate: {permutations: 5, level: 0.99, seed: 53}\n", ""): "`gate` is missing; add it",
+    ("profile: default", "profil: default"): "profile 'none' is not one of default, smoke",
+    ("profile: default", "profile: fast"): "profile 'fast' is not one of default, smoke",
+    ("folds: 5", "folds: 5.5"): "`splits.folds` is 5.5, expected a whole number",
+    ("folds: 5", "folds: five"): '`splits.folds` is "five", expected a whole number',
+    ("folds: 5", "folds: [5]"): "`splits.folds` is [5], expected a whole number",
+    ("folds: 5", "folds: 1"): "`splits.folds` is 1, expected 2 or more",
+    ("folds: 5", "folds: true"): "`splits.folds` is true, expected a whole number",
+    ("folds: 5", "folds: ~"): "`splits.folds` is empty, expected a whole number",
+    ("test_fraction: 0.2", "test_fraction: 20"): "`splits.test_fraction` is 20, expected less than 0.5",
+    ("test_fraction: 0.2", "test_fraction: 0"): "`splits.test_fraction` is 0, expected more than 0",
+    ("seed: 41}", "seed: forty-one}"): '`transfer.seed` is "forty-one", expected a whole number',
+    ("learning_rate: 0.001", "learning_rate: 0,001"): "`training.1` is no choice of this study",
+    ("horizon_days: {other: 365}", "horizon_days: {other: 365, 2: 3}"): "`scores.horizon_days",
+    ("orientation: LPS", "orientation: lps"): "`preprocess.orientation` is \"lps\", expected 'LPS' or 'RAS'",
+    ("regions: [tumour]", "regions: [tumour, Oedema]"): '`biomarkers.regions[2]` is "Oedema", expected \'tumour\'',
+    ("bins: {mr:", "bins: {MR:"): "`biomarkers.bins.MR` is not known, expected 'mr', 'ct' or 'pt'",
+    ("{number: 32}", "{number: 32, width: 5}"): "expected either `number` or `width`",
+    ("cohorts: [mets]", "cohorts: mets"): '`cohorts` is "mets", expected a list',
+    ("cohorts: [mets]", "cohorts: [101]"): "`cohorts[1]` is 101, expected a name, in quotes",
+    ("cohorts: [mets]", "cohorts: [my scans]"): '`cohorts[1]` is "my scans", expected a name of letters',
+    ("cohorts: [mets]", "cohorts: [mets, mets]"): "expected each name once (`mets` is there twice)",
+    ("models: [age, volume]", "models:"): "`models` is empty, expected a list",
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: [240, -160]"): "`crops.ct_window_hu` is [240, -160], expected the lower end",
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: [240]"): "`crops.ct_window_hu[2]` is [240], expected an entry more",
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: 240"): "`crops.ct_window_hu` is 240, expected two values in brackets",
+    ("compare: [[age, volume]]", "compare: [age, volume]"): '`scores.compare[1]` is "age", expected two values in brackets',
+    ("size: 32", "size: 48"): "`crops.size` is 48, expected a multiple of 32",
+    ("harmonise: true", "harmonise: ja"): '`selection.harmonise` is "ja", expected true or false',
+    ("harmonise: true", "harmonise: yes"): '`selection.harmonise` is "yes", expected true or false',
+    ("mr: {normalise: zscore, n4: false}", "mr: zscore"): '`preprocess.mr` is "zscore", expected a section',
+    ("cohort: {mets: {patients: 148, sites: 3}}", "cohort: {mets: 148}"): "`cohort.mets` is 148, expected a section",
+    ("sites: 3}", "selection: [time_days > 0]}"): "expected steps with a rule each under `selection`",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "written, said", [(pair, said) for pair, said in MISTAKES.items()], ids=lambda one: str(one)[-40:]
+)
+def test_the_sentence_about_a_mistake_says_where_what_and_what_instead(file, written, said):
+    old, new = written
+    assert TEXT.count(old)
+    file.write_text(TEXT.replace(old, new, 1), encoding="utf-8")
+    told = refusal(file)
+    assert said in told, told
+    assert len(told) < len(str(file)) + 300  # no section is printed for the sake of one key
+
+
+def test_a_mistake_in_a_profile_is_looked_for_there(file):
+    file.write_text(
+        TEXT.replace("profile: default ", "profile: smoke ").replace("splits: {folds: 2}", "splits: {folds: 1}")
+    )
+    assert "`splits.folds` of profile `smoke` is 1" in refusal(file)
 
 
 # --- files, whole or not at all

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from survpack import paths
 from survpack import study as study_module
 from survpack.models import build
 from survpack.paths import NOTEBOOKS
 from survpack.preprocess import CropSet
 from survpack.prognosis import Prognosis, time_grid
-from survpack.study import TEST_FOLD, fit_all, fit_digest, fit_name, fitted
+from survpack.study import TEST_FOLD, Study, fit_all, fit_digest, fit_name, fitted
 
 PACKAGE = Path(study_module.__file__).parent
 KINDS = ["clinical-cox", "hybrid-tiny-cox"]
@@ -54,6 +55,18 @@ def fits(monkeypatch):
 def same(one: Prognosis, other: Prognosis) -> None:
     pd.testing.assert_frame_equal(one.table, other.table, check_exact=True)
     np.testing.assert_array_equal(one.times, other.times)
+
+
+def test_who_works_on_a_cohort_by_hand_goes_on_with_the_profile_that_made_its_files(tmp_path, monkeypatch):
+    """`make report PROFILE=smoke` leaves params.yaml as it is: its own profile would have other voxels and folds."""
+    monkeypatch.setattr(paths, "DERIVED", tmp_path)
+    own = Study.open("mets").params
+    note = Study.open("mets").paths.source / "source.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps({"cohort": "mets", "fingerprint": "", "profile": "smoke"}))
+    made = Study.open("mets").params
+    assert (own.profile, made.profile) == ("default", "smoke") and made.splits.folds == 2
+    assert Study.open("mets", anew=True).params == Study.open("sts").params == own
 
 
 @pytest.mark.parametrize("model", KINDS)

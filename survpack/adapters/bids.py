@@ -228,7 +228,7 @@ def _json(path: Path) -> dict:
         raise BadInput(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
     odd = (
         [name for name, entry in content.items() if not isinstance(entry, dict)] if isinstance(content, dict) else [""]

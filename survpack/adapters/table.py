@@ -252,7 +252,7 @@ def column_map(root: Path) -> Map:
         if not isinstance(content, dict):
             raise BadInput(f"{path}: no `key: value` in it, expected a map of columns (data/README.md shows one).")
         said = Map.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())[:200]}); correct it there.") from None
     except ValidationError as error:
         raise BadInput(f"{path}: {_first(error)}") from None

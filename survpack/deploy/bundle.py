@@ -244,7 +244,7 @@ def _content(study, model: str, network, weights: bytes, explanation: dict | Non
     from survpack.recalibration import Recalibration
 
     train, scores = study.patients.take(study.development), study.params.scores
-    prognosis, outcome = study.prognoses()[model], study.outcome(study.development)
+    prognosis, outcome = study.prognosis(model), study.outcome(study.development)
     own = prognosis.of("cv")
     parts = rebuilt.numbers(network, train)
     schema = reference.schema(network, train, study.cohort.labels)
@@ -301,7 +301,7 @@ def _built(folder: Path, content: dict, weights: bytes) -> Bundle:
 
 def _require_own(study, model: str, network) -> None:
     """The weights must say of the held-out patients what stage 03 said; their outcomes are not read."""
-    said = study.prognoses()[model].of("test").table.set_index("patient_id")["risk"]
+    said = study.prognosis(model).of("test").table.set_index("patient_id")["risk"]
     if said.empty:
         return
     risk = network.predict(study.patients.take(said.index), study.times).risk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import partial
 
 from survpack.errors import BadInput
@@ -158,9 +159,13 @@ def build(name: str, params: Params):
     return MODELS[name](params)
 
 
-def _require_name(name: str) -> None:
+def _require_name(name: str, key: str = "") -> None:
     if name not in MODELS:
-        raise BadInput(f"params.yaml: model '{name}' does not exist; choose from {', '.join(MODELS)}.")
+        near = get_close_matches(name, MODELS, n=1)
+        raise BadInput(
+            f"params.yaml{f', {key}' if key else ''}: model '{name}' does not exist; "
+            f"{f'`{near[0]}` may be meant, or ' if near else ''}choose from {', '.join(MODELS)}."
+        )
 
 
 def lacking(name: str, patients: Patients) -> str:
@@ -189,15 +194,25 @@ def lacking(name: str, patients: Patients) -> str:
 
 
 def require_known(params: Params) -> None:
-    """Raise BadInput where params.yaml names a model that does not exist, or explains one that is not fitted."""
-    named = [*params.models, *params.scores.shown, *(model for pair in params.scores.compare for model in pair)]
-    for name in [*named, params.explain.model, params.explain.shap_model]:
-        _require_name(name)
-    for key in ("model", "shap_model"):
-        if getattr(params.explain, key) not in params.models:
+    """Raise BadInput where params.yaml names a model that does not exist, or explains or gives away one not fitted."""
+    explained, scores, designs = params.explain, params.scores, params.designs
+    fitted = {
+        "explain.model": [explained.model],
+        "explain.shap_model": [explained.shap_model],
+        "explain.beside": explained.beside,
+        "prognosis.model": [params.prognosis.model],
+    }
+    compared = [model for pair in scores.compare for model in pair]
+    named = {"models": params.models, "scores.shown": scores.shown, "scores.compare": compared}
+    named |= {"designs.models": designs.models, "designs.harmonised": [designs.harmonised]} | fitted
+    for key, names in named.items():
+        for name in names:
+            _require_name(name, key)
+    for key, names in fitted.items():
+        if strangers := [name for name in names if name not in params.models]:
             raise BadInput(
-                f"params.yaml: explain.{key} is '{getattr(params.explain, key)}', which is not among `models`; add it "
-                f"there, or explain one of {', '.join(params.models)}."
+                f"params.yaml: {key} is '{strangers[0]}', which is not among `models`; add it there, or name one of "
+                f"{', '.join(params.models)}."
             )
 
 

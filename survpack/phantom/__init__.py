@@ -54,5 +54,7 @@ def _completed(choices: dict, defaults: dict, where: str) -> dict:
 
 
 def _made_by(folder: Path) -> dict | None:
-    path = folder / "dataset_description.json"
-    return json.loads(path.read_text())["GeneratedBy"][0] if path.exists() else None
+    try:
+        return json.loads((folder / "dataset_description.json").read_text())["GeneratedBy"][0]
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or cut off: made again
+        return None

@@ -9,11 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from survpack.errors import BadInput
+from survpack.processes import workers
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def one_by_one(make: Callable, tasks: Iterable[tuple], total: int, what: str, n_
     what : str
         Named by the progress bar.
     n_jobs : int
-        Processes; -1 is one a core.
+        Processes; -1 is one a core, or what `SURVPACK_JOBS` says.
     """
-    rows = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(delayed(make)(*t) for t in tasks)
+    rows = workers(n_jobs, return_as="generator", pre_dispatch="2*n_jobs")(delayed(make)(*t) for t in tasks)
     return pd.DataFrame(list(tqdm(rows, total=total, desc=what, mininterval=2, disable=total < 20)))

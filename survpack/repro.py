@@ -1,0 +1,85 @@
+"""`dvc repro` with the choices of one run, as `report` starts it.
+
+DVC takes params.yaml by that name and from nowhere else: it is given the run's copy in its place, so that it writes
+down what the stages were run with, and a later run with the same choices, from the file or not, repeats none of them.
+What DVC leaves in halves when it is killed is written whole here, or put right before it begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from survpack import paths
+from survpack.errors import BadInput
+from survpack.processes import OWNER, end_with_owner
+
+
+def main() -> int:
+    """Run `dvc repro`; its exit code."""
+    end_with_owner()
+    os.environ[OWNER] = str(os.getpid())  # of the stages
+    from dvc.cli import main as dvc
+    from dvc.utils import serialize
+
+    read, write = serialize.load_yaml, serialize._common._dump_data
+    theirs = (paths.ROOT / "params.yaml").resolve()
+
+    def chosen(path, fs=None, **options):
+        return read(paths.PARAMS if Path(path).resolve() == theirs else path, fs=fs, **options)
+
+    def whole(path, *given, **options):
+        with paths.written_whole(path) as part:
+            write(part, *given, **options)
+
+    serialize.LOADERS[".yaml"], serialize._common._dump_data = chosen, whole
+    return dvc(["repro"])
+
+
+def require_whole(lock: Path) -> None:
+    """Refuse a dvc.lock of which a `dvc repro` by hand has left half when it was killed: DVC does nothing with it."""
+    import yaml
+
+    try:
+        yaml.load(lock.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        pass
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise BadInput(
+            f"{lock}: cut off or damaged, expected what DVC wrote; bring it back (`git checkout dvc.lock`) or delete it: "
+            "what is finished is in DVC's cache, and is taken from there."
+        ) from None
+
+
+def forget_dead(locks: Path) -> None:
+    """Remove DVC's list of who holds which file unless a DVC holds one.
+
+    It names them by the number of their process, which another program may have got since, and a kill leaves half of it.
+    """
+    import psutil
+
+    try:
+        told = json.loads(locks.read_text())
+        held = [*told.get("write", {}).values(), *(one for readers in told.get("read", {}).values() for one in readers)]
+        by_dvc = [one for one in held if psutil.pid_exists(one["pid"]) and "dvc" in _command(one["pid"])]
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError, AttributeError):
+        by_dvc = []
+    if not by_dvc:
+        locks.unlink()
+
+
+def _command(process: int) -> str:
+    import psutil
+
+    try:
+        return " ".join(psutil.Process(process).cmdline())
+    except psutil.Error:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
