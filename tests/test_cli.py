@@ -167,6 +167,15 @@ def test_an_unknown_cohort_is_refused_with_those_there_are(root):
         assert word in done.stderr
 
 
+@pytest.mark.parametrize("content", [None, "profil\xe9: smoke".encode("latin-1"), b"x: " + b"[" * 5000])
+def test_choices_that_cannot_be_read_are_one_sentence(root, content):
+    choices = root / "params.yaml"
+    choices.unlink() if content is None else choices.write_bytes(content)
+    done = survpack(root, "check", "mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"survpack: {choices}") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [["run", "99-nothing", "--cohort", "mine"], ["render"]])
 def test_what_is_not_there_is_one_sentence(root, arguments):
     (root / "notebooks").mkdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from papermill import PapermillExecutionError
 
 from survpack import paths, pipeline
 from survpack.errors import BadInput
@@ -87,6 +88,15 @@ def test_a_mistake_found_in_a_notebook_is_the_sentence_alone_and_leaves_no_file(
         pipeline.run_notebook("01-toy", "mets")
     assert str(error.value) == sentence
     assert not [path for path in (study_root / "reports").rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_in_a_notebook_is_a_sentence_and_a_mistake_in_its_code_keeps_its_traceback(study_root):
+    write_notebook(study_root, "01-toy", "raise OSError(28, 'No space left on device', '/somewhere/crops.npy')")
+    with pytest.raises(BadInput, match="^/somewhere/crops.npy: no room left on the disk"):
+        pipeline.run_notebook("01-toy", "mets")
+    write_notebook(study_root, "01-toy", "None.no_such_thing")
+    with pytest.raises(PapermillExecutionError, match="no_such_thing"):
+        pipeline.run_notebook("01-toy", "mets")
 
 
 def test_a_notebook_that_is_not_there_is_refused_with_those_that_are(study_root):
