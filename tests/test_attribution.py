@@ -21,7 +21,7 @@ from survpack.explain.overlays import averaged, grid_of, native, overlays, overl
 from survpack.figures import explanation as figures
 from survpack.models import Deep
 from survpack.objectives import OBJECTIVES
-from survpack.preprocess import CropSet, crop_patient, onto
+from survpack.preprocess import CropSet, crop_patient, onto, read_image
 
 SIDE = 16
 
@@ -453,7 +453,7 @@ def test_the_cube_is_the_one_that_stage_02_cuts(tmp_path, choices):
     cohort = SimpleNamespace(labels={1: "tumour"}, tumour_labels=[1])
     crops = choices.crops.model_copy(update={"size": 24, "ct_window_hu": (0.0, 200.0)})
     images, masks, *_ = crop_patient(rows, ["ct"], cohort, crops, choices.preprocess, 1.5)
-    mask, image = (sitk.ReadImage(rows[name][0]) for name in ("mask_path", "path"))
+    mask, image = (read_image(rows[name][0]) for name in ("mask_path", "path"))  # as a prognosis reads them
     grid = grid_of(mask, [1], crops, 1.5, choices.preprocess.orientation)
     np.testing.assert_array_equal(onto(mask, grid, sitk.sitkNearestNeighbor), masks[0])
     scaled = sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), 0, 200, 0, 1)
