@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from survpack import adapters, params
@@ -56,7 +58,10 @@ def check_all(cohorts: dict[str, Cohort]) -> dict[str, list[Finding]]:
 
 
 def _personal(cohort: Cohort) -> list[Finding]:
-    """Personal data in a cohort's folder, and in images that its table names elsewhere, with the sidecars beside them."""
+    """Personal data in a cohort's folder, and in images that its table names elsewhere, with the sidecars beside them.
+
+    Of a public set a date is a warning, and none in the name of a file that its adapter asks for.
+    """
     from survpack import privacy
 
     if not cohort.table:
@@ -71,7 +76,19 @@ def _personal(cohort: Cohort) -> list[Finding]:
     beside = {path.with_name(re.sub(r"\.nii(\.gz)?$", ".json", path.name)) for path in named}
     elsewhere = [path for path in sorted(named | beside) if path.is_file() and not path.is_relative_to(root)]
     found = [finding for path in elsewhere for finding in privacy.findings_in_file(path)]
-    return privacy.folder_findings(root) + found
+    asked_for = _asked_for(cohort.name)
+    found += privacy.folder_findings(root, asked_for)
+    if asked_for:  # an archive shifts the days of what it publishes
+        found = [replace(one, severity="warning") if one.found.startswith("a date (") else one for one in found]
+    return found
+
+
+def _asked_for(name: str) -> frozenset[str]:
+    """Names of the files that the adapter of a public set asks for: the archive's own."""
+    if name not in adapters.ADAPTERS:
+        return frozenset()
+    facts = vars(import_module(f"survpack.adapters.{name.replace('-', '_')}")).values()
+    return frozenset(Path(fact).name for fact in facts if isinstance(fact, str) and fact)
 
 
 def _known_as(name: str) -> str:

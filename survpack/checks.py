@@ -18,6 +18,8 @@ from survpack.hindsight import snake as _snake
 
 USUAL_DAYS = (60, 3000)  # where the median time of a survival cohort lies
 CENTURY = 36525  # days
+MOSTLY = 0.7  # of the patients should have a covariate: what is filled in for more is no measurement
+ADULT = 18  # years; the median of a cohort in which nobody is 0
 SENTINELS = (-9999, -999, -99, -9, -1, 77, 88, 99, 777, 888, 998, 999, 7777, 8888, 9998, 9999, 99999)
 RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside is another unit or a slip
     r"age": (0, 120, "years"),
@@ -307,6 +309,9 @@ def _about_number(table: pd.DataFrame, name: str, entry: dict, where: str) -> li
         findings += _told(table, code, where, f"`{name}` is {values}, far from all other values", "no codes for missing",
                           "leave missing values empty (n/a in BIDS)", "error" if repeated else "warning")  # fmt: skip
     snake = _snake(name)
+    if re.search(r"(^|_)age(_|$)", snake) and entry.get("unit", "years") == "years" and number.median() > ADULT:
+        findings += _told(table, number.between(0, 1, inclusive="left"), where, f"`{name}` below 1 among adults", "years",
+                          "leave missing values empty (n/a in BIDS), or correct it", "warning")  # fmt: skip
     for pattern, (low, high, unit) in RANGES.items():
         named = re.search(rf"(^|_)({pattern})(_|$)", snake) and not CHANGE.search(snake)
         if named and entry.get("unit", unit) == unit:
@@ -352,7 +357,7 @@ def _about_spread(table: pd.DataFrame, name: str, where: str) -> list[Finding]:
     values = table[name].dropna()
     if len(table) < MANY:
         return []
-    if len(values) < 0.2 * len(table):
+    if len(values) < MOSTLY * len(table):
         return [Finding("warning", where, f"`{name}` is missing in {len(table) - len(values)} of {len(table)}",
                         "values for most", "fill it in, or take it out of the covariates")]  # fmt: skip
     if values.astype(str).nunique() == 1:

@@ -56,6 +56,9 @@ class Cohort:
     features : DataFrame
         `patient_id`, then a column of floats a feature that was measured elsewhere; empty where there are none. A patient
         with features needs no image.
+    split : DataFrame
+        `patient_id`, `split`, `fold`: who was put in the test set, and in which fold, before the study; empty where the study
+        deals them.
     imaged : bool
         Whether the cohort is to have images: not one of a table of features or of charts alone.
     dictionary : dict
@@ -80,6 +83,7 @@ class Cohort:
     notices: list[Finding] = field(default_factory=list)
     visits: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VISITS))
     features: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["patient_id"]))
+    split: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["patient_id", "split", "fold"]))
     imaged: bool = True
 
     @property
@@ -132,7 +136,9 @@ class Cohort:
         seen = self.participants[~self.participants["patient_id"].isin(elsewhere) & self.imaged]
         findings = check_participants(self.participants, self.dictionary, where) + check_flow(self.flow, where)
         findings += check_visits(self.visits, self.participants, where)
-        about_images, hashes = examine(self.images, seen["patient_id"], self.participants, self.labels, self.name)
+        about_images, hashes = examine(
+            self.images, seen["patient_id"], self.participants, self.labels, self.name, self.dictionary
+        )
         return ordered(findings + self.notices + about_images), hashes
 
     def save(self, folder: Path) -> None:
@@ -143,6 +149,7 @@ class Cohort:
             self.images.to_parquet(part / "images.parquet")
             self.visits.to_parquet(part / "visits.parquet")
             self.features.to_parquet(part / "features.parquet")
+            self.split.to_parquet(part / "split.parquet")
             facts = {name: getattr(self, name) for name in ("name", "dictionary", "flow", "table", "imaged")}
             facts["labels"] = {str(number): meaning for number, meaning in self.labels.items()}
             (part / "cohort.json").write_text(json.dumps(facts, indent=2))
@@ -152,7 +159,7 @@ class Cohort:
         """Read back what `save` wrote."""
         facts = json.loads((Path(folder) / "cohort.json").read_text())
         late = {
-            name: Path(folder) / f"{name}.parquet" for name in ("visits", "features")
+            name: Path(folder) / f"{name}.parquet" for name in ("visits", "features", "split")
         }  # an earlier version lacks them
         return cls(
             name=facts["name"],

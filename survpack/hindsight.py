@@ -4,12 +4,14 @@ Days count from baseline. A scan or visit is after the end where its day is over
 half a step, where all times are whole weeks, months or years, or decimals of them; else a day.
 
 A predictor is known later where
-- its name says so (`named_later`): an outcome, a time to something after baseline, the day of a scan, or what treatment
-  and its course tell. A name that says `prior`, `history`, `neoadjuvant` or the like is left in peace.
+- its name says so (`named_later`): an outcome, a time to something after baseline, the day of a scan, what treatment and
+  its course tell, or a later time (`volume_6m`). A name that says `prior`, `history` or the like is left in peace.
 - its values say so (`tells_outcome`): nothing known at baseline is there for the dead alone, is the event in other
   words, ranks survival above 0.95, is the time of the event for three in ten (four times what chance gives), or comes
   never after each patient's own end, where chance would have it so for ten patients or more, and passes day 30.
 - it is a time in days, weeks or months that passes day 30 for one in ten (`past_baseline`), unless it counts back.
+
+What counts in another unit (`pet_uptake_time` in min, `mri_time_s`), by the dictionary or its name's end, is no day.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from survpack.cohort import DAYS
+from survpack.telltales import snake
 
 MANY = 10  # patients without whom nothing is said about all
 UNITS = r"days?|weeks?|wks?|months?|mos?|years?|yrs?"
@@ -38,6 +41,40 @@ LATER = re.compile(  # names of outcomes, and of times to what comes after basel
     r"|diagnosis|presentation|admission|referral|birth|symptoms?|onset|mets?|metasta\w+|bm|peak|max\w*|echo)(_|$))"
     rf"|^(ttp|ttr|ttf|ttnt)(_({UNITS}))?$|(^|_)(time|{UNITS})_on_(treatment|therapy|study|trial)(_|$)"
 )
+ENDPOINT = re.compile(  # what oncology counts as an outcome, in short and in other languages
+    r"(^|_)(os|pfs|dfs|rfs|fu|dss|css|cssm|efs|ffs|mfs|d?dmfs|drfs|idfs|lrfs|lfs|bfs|bcrfs|ipfs|icpfs|lpfs|lrc|ttlp)"
+    rf"(_?(\d\w*|{UNITS}|time|event|status|censor\w*)|_[mdy])?$|^(orr|bor|dcr)$|^(lc|lcr)_(time|event|status|days|months)$"
+    r"|(^|_)(mortality|vital_?(status|state)|dead_?stat(us)?(_event)?|survived|dod|lifespan|days_followed|recur)(_|$)"
+    r"|(^|_)surv(ival)?_?(time|event|status|days|months|years)(_|$)|(^|_)observation_(time|period|days|months)(_|$)"
+    r"|(^|_)((loco_?)?regional|local|distant|marginal|nodal|intra_?cranial|cns|in_?field|out_?field|biochemical|treatment)"
+    r"_(control|failure)(_|$)"
+    rf"|(^|_)(distant_(mets?|metasta\w+)_(time|date|{UNITS})$|to_distant_)|(^|_)new_(\w+_)?(lesions?|mets?|metasta\w+)(_|$)"
+    r"|(^|_)(exitus|tod|todes\w+|verstorben|gestorben|sterbe\w+|\w*u(e)?berleben\w*|rezidiv\w*|nachsorge|deces|decede\w*"
+    r"|survie|recidiv\w*|fallec\w*|muerte|supervivencia|decesso|sopravvivenza|overled\w*|overleving)(_|$)"
+    r"|死亡|生存|复发|再発"
+)
+COMPLICATION = re.compile(  # and what treatment was really given
+    r"(^|_)((?<!diabetic_)complications?|adverse_events?|ctcae|radio_?necrosis|pseudo_?progression|icu_admission"
+    r"|(radiation|radiotherapy|rt)_(\w+_)?(necrosis|injury|\w+itis)|(actual|final|delivered|received)_dose"
+    r"|(treatment|therapy|chemo\w*|radio\w*)_(discontinued|ended|finished)|re_?treat\w*"
+    r"|(repeat|completed|final)_(\w+_)?(srs|rt|w?brt|surg\w*|resection|chemo\w*|radio\w*|treatment|therapy|cycles)"
+    r"|additional_treatment|days_in_(hospital|icu)|dose_reductions?)(_|$)"
+    r"|^(?!.*(plan|menstr|prescri|cell_cycle))(\w+_)?(cycles|courses)(_\w+)?$"
+)
+SPECIMEN = re.compile(  # of pathology after treatment; pCR is p_cr
+    r"(^|_)(p_cr|ypcr|y_?p_?cr|yp_?[tnms]\w{0,3}|yp_[tnm]_\w+|trg|tumou?r_regression|regression_grade|dworak|mandard|rcb"
+    r"|residual_cancer_burden)(_|$)|^pcr$"
+)
+_LONG = r"(months?|mos?|m|weeks?|wks?|w|years?|yrs?|y)"
+TIMEPOINT = re.compile(  # measured at a later time: volume_6m, kps_at_3_months, edema_week_12
+    rf"(^|_)\d+_?{_LONG}$|(^|_)(30|60|90|180|365)_?d(ays?)?$|^\d+_?{_LONG}_"
+    r"|(^|_)(months?|mos?|weeks?|wks?|years?|yrs?)_?0*[1-9]\d?(_|$)"
+    r"|(^|_)day_?0*([2-9]|[1-9]\d+)(_|$)"
+)
+NO_TIMEPOINT = re.compile(  # spans that end at baseline, ages, tests and forecasts
+    r"(^|_)(loss|last|within|in|ago|past|age[ds]?|gest\w*|pregn\w*|smok\w*|symptoms?|duration|walk\w*|gait|run|distance|risk"
+    r"|predict\w*|prob\w*|half_life|history|gain)(_|$)"
+)
 AFTER = re.compile(  # names of what treatment and its course tell
     r"(^|_)(post_?op(erative)?|adjuvant|salvage|residual|toxicity|recist|eor|extent_of_resection"
     r"|(resection|surgical)_margins?|patholog(y|ic|ical)_([tnm]_)?(stage|size)"
@@ -48,32 +85,41 @@ AFTER = re.compile(  # names of what treatment and its course tell
     r"|radio|scan|mri|ct)\w*"
     r"|(treatment|therapy|chemo\w*|cycles|courses|dose)_(completed|received|delivered|stopped|duration)"
     r"|duration_of_(treatment|therapy|chemo\w*)"
-    rf"|(n|no|nr|num|number|count|total)(_of)?_(\w+_)?{COUNTED}|{COUNTED}_(count|number|total|n))(_|$)"
+    rf"|(n|no|nr|num|number|count|total)(_of)?_((?!(on|in|at|by|per|from)_)[^_]+_)*{COUNTED}"
+    rf"|{COUNTED}_(count|number|total|n))(_|$)"
     r"|(^|_)los(_days?)?$|^(operations|surgeries|cycles|courses|readmissions|hospitali[sz]ations|transfusions)$"
 )
 BEFORE = re.compile(  # names of what comes before baseline
     r"^(pre|neo|baseline|family)_|(^|_)(history|neo_?adjuvant|pre_?(op|operative|treatment|surgical)"
     r"|(prior|previous(ly)?|past)(?!_to(_|$)))(_|$)|_(at_(baseline|diagnosis|presentation)|before(_baseline)?)$"
     r"|(echo|repetition|inversion|relaxation|exposure)_time"
+    r"|(death|survival|recurrence|progression|response)_(receptor|ligand|domain|gene|signature|protein)s?(_|$)"  # assays
+    r"|(^|_)(oncotype|cell_cycle_progression|(recurrence|progression)_(risk_)?score|recurrence_risk|dead_space"
+    r"|(from_)?injection_to)(_|$)"
 )
 _SCAN, _DAY = r"(mri?|ct|pet|scan|imaging|image|study|series)\d*", r"(days?|dates?|time|interval|weeks?|months?)\d*"
-SCAN_DAY = re.compile(rf"(^|_){_DAY}(_\w+)?_{_SCAN}(_|$)|(^|_){_SCAN}(_\w+)?_?{_DAY}(_|$)")  # day or date of a scan
-ELSEWHEN = re.compile(  # names of times that do not count from baseline on
-    r"(^|_)(since|from|ago|before|between|interval|symptoms?|disease_free|doubling|smok\w*|pack|age|onset|latency"
-    r"|history)(_|$)|_to_(\w+_)?(baseline|diagnosis|birth)(_|$)"
+_FINE = r"(m?s|m?secs?|(milli)?seconds?|mins?|minutes?|h|hrs?|hours?|[mcn]m|m?l|m?g|kg|gy|hu|pct|percent)"
+_HOW = r"(^|_)(uptake|injection|acquisition_time|bed|slice|rotation|dwell|frame|scan_duration)(_|$)"  # a scan was made
+SCAN_DAY = re.compile(  # day or date of a scan
+    rf"^(?!.*_{_FINE}$)(?!.*{_HOW}).*((^|_){_DAY}(_\w+)?_{_SCAN}(_|$)|(^|_){_SCAN}(_\w+)?_?{_DAY}(_|$))"
 )
-
-
-def snake(name: str) -> str:
-    """`AgeAtMRI` and `Age.at.MRI` are `age_at_mri`."""
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
+ELSEWHEN = re.compile(  # names of times that do not count from baseline on
+    r"(^|_)(since|from|ago|before|between|interval|symptoms?|disease_free|dfi|doubling|smok\w*|pack|age|onset|latency"
+    r"|history)(_|$)|_to_(\w+_)?(baseline|diagnosis|birth)(_|$)"
+    r"|(^|_)(diagnosis|primary)_to_(\w+_)?(bms?|mets?|metasta\w+)(_|$)"
+)
 
 
 def named_later(name: str) -> str:
     """What a name says that is known only after baseline, in words; "" where it says nothing of the kind."""
     plain = snake(name)
-    kinds = {"the day of a scan": SCAN_DAY, "an outcome or the time to one": LATER, "what follows treatment": AFTER}
-    return "" if BEFORE.search(plain) else next((kind for kind, like in kinds.items() if like.search(plain)), "")
+    if BEFORE.search(plain):
+        return ""
+    kinds = {"the day of a scan": [SCAN_DAY], "an outcome or the time to one": [LATER, ENDPOINT],
+             "what follows treatment": [AFTER, COMPLICATION, SPECIMEN]}  # fmt: skip
+    if not NO_TIMEPOINT.search(plain):
+        kinds["what is measured at a later time"] = [TIMEPOINT]
+    return next((kind for kind, like in kinds.items() if any(one.search(plain) for one in like)), "")
 
 
 def after_the_end(patients: pd.Series, day: pd.Series, participants: pd.DataFrame) -> pd.Series:
@@ -104,7 +150,8 @@ def scan_day(table: pd.DataFrame, name: str, entry: dict) -> pd.Series | None:
     """A column that is named like the day of a scan, as days from baseline; None where it is not, or counts elsewhence."""
     if not SCAN_DAY.search(snake(name)) or ELSEWHEN.search(snake(name)) or BEFORE.search(snake(name)):
         return None
-    return pd.to_numeric(table[name], errors="coerce") * DAYS[_unit(name, entry) or "days"]
+    unit = _unit(name, entry)
+    return None if unit == "" else pd.to_numeric(table[name], errors="coerce") * DAYS[unit or "days"]
 
 
 def past_baseline(table: pd.DataFrame, name: str, entry: dict) -> float:
@@ -112,16 +159,19 @@ def past_baseline(table: pd.DataFrame, name: str, entry: dict) -> float:
     from survpack.preprocess import BASELINE_DAYS
 
     unit, plain = _unit(name, entry), snake(name)
-    if entry["kind"] != "numeric" or unit in (None, "years") or ELSEWHEN.search(plain) or BEFORE.search(plain):
+    if entry["kind"] != "numeric" or unit in (None, "", "years") or ELSEWHEN.search(plain) or BEFORE.search(plain):
         return 0.0
     day = (pd.to_numeric(table[name], errors="coerce") * DAYS[unit]).dropna()
     return day.max() if (day > BASELINE_DAYS).sum() >= max(3, 0.1 * len(day)) else 0.0
 
 
 def _unit(name: str, entry: dict) -> str | None:
-    """In what a covariate counts time (a key of `DAYS`), by its unit or its name; None where neither says."""
-    told = re.search(rf"(^|_)({UNITS})(_|$)", f"{snake(entry.get('unit') or '')}_{snake(name)}")
-    return told and next(unit for unit in DAYS if unit[0] == told[2][0])
+    """In what a covariate counts time (a key of `DAYS`), by its unit, else its name; "" in what is no day, None unknown."""
+    given, plain = snake(entry.get("unit") or ""), snake(name)
+    told = re.match(rf"({UNITS}|d|y)(_|$)", given) if given else re.search(rf"(?<!per)(?:^|_)({UNITS})(_|$)", plain)
+    if told:
+        return next(unit for unit in DAYS if unit[0] == told[1][0])
+    return "" if given or re.search(rf"_({_FINE}|per_\w+)$", plain) else None
 
 
 def tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:

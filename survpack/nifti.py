@@ -2,7 +2,8 @@
 
 A header has room for two places, sform (any matrix) and qform (a rotation); one counts where its code is above 0.
 
-- One counts: it is taken. Both, and they agree to a hundredth of a voxel: either.
+- One counts: it is taken. Both, and they agree to a tenth of a voxel or to what a qform can hold: the sform. (Nearly half a
+  turn, as scans from DICOM have it, a qform's float32 tells to a thousandth: half a mm at the far end of a head.)
 - Both, and one is the other turned or moved as a whole: the sform, as NiBabel, FSL and SPM read it (ITK and its viewers
   take the qform). A mask that lies where the *other* is, is refused: which of the two it was drawn on is not known.
 - Both, and voxel sizes, handedness or angles differ: refused, for one of them has a wrong volume.
@@ -26,7 +27,9 @@ from survpack.cohort import Finding
 from survpack.errors import BadInput
 
 NAMED = re.compile(r"\.(nii(\.gz)?|hdr|img(\.gz)?)$", re.IGNORECASE)
-SAME = 0.01  # voxels that two places of one image may differ by, as `grids.same_grid` has it
+SAME = 0.1  # voxels that two places of one grid may differ by: the nearest neighbour stays the same
+TURN = 2e-3  # of a direction: what float32 leaves of a qform near half a turn
+EXACT = 1e-3  # below it a qform is the sform with axes at right angles to the last digit
 SKEW = 0.1  # voxels at the far corner that axes may be off a right angle: rounding; a shear is more
 VOXEL_MM = (0.05, 20.0)  # a side of a voxel; beyond it another unit, or a broken header
 LARGEST_MM = 10  # of a side; above it a scan is odd
@@ -135,9 +138,10 @@ def place_of(header, shape, path: str | Path) -> Place:
     form = next(iter(found), "")
     affine, other = found.get("sform", found.get("qform", scale @ header.get_base_affine())), None
     if len(found) == 2:
-        if apart(found["sform"], found["qform"], shape) <= SAME:
-            form, affine = "qform", found["qform"]  # its axes are at right angles to the last digit
-        else:
+        far = apart(found["sform"], found["qform"], shape)
+        if far <= EXACT:
+            form, affine = "qform", found["qform"]
+        elif far > SAME and not _same_turn(found["sform"], found["qform"]):
             other = found["qform"]
             if _skew(affine, shape) > SKEW or not _rigid(affine, other, shape):
                 _refuse(path, f"{_told(affine, 'sform')} against {_told(other, 'qform')}", "one place, or two that differ by a turn or a shift",
@@ -174,6 +178,21 @@ def apart(one: np.ndarray, other: np.ndarray, shape) -> float:
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
     moved = corners @ (one - other)[:3, :3].T + (one - other)[:3, 3]
     return float(np.linalg.norm(moved, axis=1).max() / np.linalg.norm(one[:3, :3], axis=0).min())
+
+
+def same_voxels(one: Place, shape, other: Place, other_shape) -> bool:
+    """Whether two grids have the same voxels in the same places, whatever the order in which their files store them."""
+    (first, size), (second, other_size) = _turned(one.affine, shape), _turned(other.affine, other_shape)
+    return size == other_size and apart(first, second, size) <= SAME
+
+
+def _turned(affine: np.ndarray, shape) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A grid with its axes in the order right, front, head."""
+    from nibabel.orientations import inv_ornt_aff, io_orientation
+
+    order = io_orientation(affine)
+    sides = dict(zip(order[:, 0].astype(int).tolist(), shape, strict=True))
+    return affine @ inv_ornt_aff(order, shape), tuple(sides[axis] for axis in range(3))
 
 
 def labels(values: np.ndarray) -> tuple[np.ndarray, float]:
@@ -241,6 +260,14 @@ def _skew(affine: np.ndarray, shape) -> float:
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / sides
     return float(np.linalg.norm((axes - polar(axes)[0]) * sides * (np.array(shape) - 1), axis=0).max() / sides.min())
+
+
+def _same_turn(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two places begin in one point and differ by no more than the rounding of a qform."""
+    sides = [np.linalg.norm(each[:3, :3], axis=0) for each in (one, other)]
+    begun = np.linalg.norm(one[:3, 3] - other[:3, 3]) <= SAME * sides[0].min()
+    turned = np.abs(one[:3, :3] / sides[0] - other[:3, :3] / sides[1]).max()
+    return bool(begun and turned <= TURN and np.allclose(*sides, rtol=1e-4))
 
 
 def _rigid(one: np.ndarray, other: np.ndarray, shape) -> bool:

@@ -54,6 +54,7 @@ class Splits(_Section):
     folds: int = Field(ge=2)
     test_fraction: float = Field(gt=0, lt=0.5)
     seed: Seed
+    given: dict[str, str] = {}
 
 
 class Tables(_Section):

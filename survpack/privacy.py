@@ -55,24 +55,31 @@ _HARMLESS_PERHAPS = {
 }  # fmt: skip
 
 _COLUMNS = re.compile(
-    r"(patients?_?|sub(ject)?_?|participants?_?)?((first|last|given|family|full|sur|maiden)_?)?names?|initials|"
-    r"(patients?_?|sub(ject)?_?)?(date_?of_?)?birth(_?date|_?day)?|dob|mrn|"
-    r"(medical|patient|hospital)_?(record_?)?(number|no|nr)|hospital_?id|ssn|social_security.*|"
-    r"nhs_?number|insurance.*|passport.*|accession(_?number)?|.*physician.*|"
-    r"(vor|nach|familien)name|geburts(datum|tag)|(pre)?nom|apellidos?|nombre"
+    r"initials|(patients?_?|sub(ject)?_?)?(date_?of_?)?birth(_?date|_?day)?|dob|mrn|geb(urts)?_?(datum|dat|tag)?|"
+    r"(date_de_)?naissance|(fecha_de_)?nacimiento|(medical|patient(en)?|hospital)_?(record_?)?(number|no|nr|nummer)|"
+    r"hospital_?id|ssn|social_security.*|nhs(_?(number|no|nr))?|(insurance|policy|versicherten)_?(id|number|no|nr|nummer)|"
+    r"passport.*|accession(_?number)?|出生日期|生年月日"
+)
+_NAMES = re.compile(  # a word that is a name, or a name of whom, in a column's name
+    r"(patient(en)?s?|pat|pt|sub(ject)?|participants?|first|last|given|family|full|sur|maiden|vor|nach|familien|geburts)?namen?s?"
+    r"|(pre)?noms?|nombres?|apellidos?|cog?nome|sobrenome|(voor|achter)?naam|imie|nazwisko"
+)
+_OF_WHOM = re.compile(
+    r"patient(en|in|s)?|pat|pt|paciente|paziente|sub(ject)?|participants?|persons?|first|last|given|family|full|maiden|middle"
+    r"|vor|of|the|de|del|du|et|und|and|y|e|i"
+)
+_IN_SIGNS = re.compile(r"(患者)?(姓名|氏名|名前)|이름|성명|환자명|имя|фамилия|фио|отчество")
+_STAFF = re.compile(r"(\w+_)?(physicians?|doctors?|surgeons?|radiologists?)(_names?|_of_record)?")
+_PLAIN = re.compile(r"\W*|yes|no|y|n|j|ja|nein|true|false|unknown|none|other|missing|\w?\d+", re.IGNORECASE)
+_OF_REGIONS = re.compile(r"index|labels?|values?|colou?r|volume\w*|roi\w*|region|structure|organ|voxels?|tissue")
+_OF_CHARTS = re.compile(
+    r"(patient|participant|subject)\w*|id|age|sex|gender|mrn|birth\w*|dob|time_days|event|diagnosis|stage"
 )
 _CONTACTS = re.compile(
     r"(home_?|street_?|email_?)?address|street|(tele)?phone(_?number)?|mobile|fax|e_?mail|zip(_?code)?|post_?(al_?)?code"
 )
-_BARE = (
-    "name",
-    "names",
-    "nom",
-    "nombre",
-    "initials",
-    "address",
-    "street",
-)  # of a data set or a program, unless in a table
+_BARE = ("name", "names", "namen", "nom", "noms", "nombre", "nome", "naam", "initials",
+         "address", "street")  # of a data set or a program, unless in a table  # fmt: skip
 
 
 def denied(keyword: str) -> bool:
@@ -182,8 +189,8 @@ def _in_table(path: Path, table: pd.DataFrame, sheet: str) -> list[Finding]:
     for name, column in table.items():
         filled = column[~column.isin(["", "n/a", "N/A", "nan"])]
         where = f"column `{name}`{sheet}"
-        if _of_person(name, table=True) and len(filled) and not _of_labels(path, name):
-            findings.append(_finding("error", path, where, "no column that names people", "delete it"))
+        if len(filled) and (severity := _names_people(path, table, name, filled)):
+            findings.append(_finding(severity, path, where, "no column that names people", "delete it"))
             continue
         if re.match(r"(.*_)?age(_|$)", snake(name)):
             years = pd.to_numeric(filled, errors="coerce")
@@ -232,13 +239,20 @@ def findings_in_map(path: Path) -> list[Finding]:
         return findings
     leaves = [(above, str(value)) for above, value in _leaves(content) if "missing" not in above]
     texts = dict.fromkeys([*(key for above, _ in leaves for key in above), *(value for _, value in leaves)])
-    told = [one for text in texts for one in telltales(text) if not any(one[1] in two.found for two in findings)]
+    told = [
+        one for text in texts for one in telltales(text)
+        if not any(one[1] in two.found for two in findings)
+        and not (_TABLE.search(text) and one[1].startswith("a date"))  # told of where the file is
+    ]  # fmt: skip
     return findings + _told(path, told, "", "delete it")
 
 
 def findings_in_name(path: Path, root: Path, digits: bool = True) -> list[Finding]:
-    """Identifiers in the name of a file or folder."""
-    return _told(path, telltales(Path(path).relative_to(root).name, digits), "in the name", "rename it")
+    """Identifiers in the name of a file or folder; a date is certain of a scan alone: tables are named by their release."""
+    told = telltales(Path(path).relative_to(root).name, digits)
+    if Path(path).is_file() and not _SCAN.search(Path(path).name):
+        told = [("warning" if what.startswith("a date") else severity, what) for severity, what in told]
+    return _told(path, told, "in the name", "rename it")
 
 
 def findings_in_file(path: Path) -> list[Finding]:
@@ -267,8 +281,14 @@ def _in_file(path: Path) -> list[Finding]:
     return []
 
 
-def folder_findings(root: Path) -> list[Finding]:
+def folder_findings(root: Path, known: frozenset[str] = frozenset()) -> list[Finding]:
     """All that identifies, or may identify, a patient in a folder; headers and tables are read, voxels are not.
+
+    Parameters
+    ----------
+    root : Path
+    known : set of str
+        Names of files that are as they must be.
 
     Returns
     -------
@@ -280,7 +300,8 @@ def folder_findings(root: Path) -> list[Finding]:
     paths = sorted(root.rglob("*"))
     strange = no_dates(path.name for path in paths)
     for path in paths:
-        findings += findings_in_name(path, root, shape(path.name) not in strange)
+        if path.name not in known:
+            findings += findings_in_name(path, root, shape(path.name) not in strange)
         if path.is_file():
             findings += findings_in_file(path)
     return sorted(findings, key=lambda finding: finding.severity)
@@ -367,6 +388,10 @@ _PROPER = re.compile(  # John Smith, "Smith, J."
     r"(?!(?:Anon|Unknown|None|Removed|Replaced|Blank|Empty|Deleted|The)\w*)"
     r"(?:[\"'(]?[^\W\d_a-z](?:[^\W\d_]|[.'’-])*[\"'),]?\s*){1,4}"
 )
+_SCAN = re.compile(
+    r"(^|/)[^.]*$|\.(nii|hdr|img|dcm|ima|mha|mhd|nrrd|nhdr|mgz|mgh|mnc|raw|zraw|\d+)(\.gz)?$", re.IGNORECASE
+)
+_TABLE = re.compile(r"\.(tsv|csv|xlsx?|parquet)(\.gz)?$", re.IGNORECASE)
 _CLEAR = "clear the header, or convert the images again with: python -m survpack dicom"
 
 
@@ -431,22 +456,49 @@ def _is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or bool(re.match(rb"[\x02\x08]\0[\0\x01\x05\x08\x16]\0(UL|OB|CS|UI|SH)", start))
 
 
-def _of_labels(path: Path, column: str) -> bool:
-    """Whether a column names labels, not people: `name` in BIDS's dseg.tsv."""
-    return column == "name" and Path(path).name.endswith(("dseg.tsv", "channels.tsv", "electrodes.tsv"))
+def _names_people(path: Path, table: pd.DataFrame, name: str, filled: pd.Series) -> str:
+    """ "error" where a column names people, "warning" where it may, by its name and values; "" where it does not."""
+    plain, texts = snake(name), filled.drop_duplicates()
+    if _STAFF.fullmatch(plain):
+        return "" if texts.str.fullmatch(_PLAIN).all() else "error"
+    if re.fullmatch(r"yob|geburtsjahr|year_of_birth", plain):
+        return "warning"
+    if not _of_person(name, table=True):
+        return ""
+    others = [snake(other) for other in table.columns if other != name]
+    if plain not in _BARE or plain == "initials" or any(map(_OF_CHARTS.fullmatch, others)):
+        return "error"
+    if Path(path).name.endswith(("dseg.tsv", "channels.tsv", "electrodes.tsv")) or any(
+        map(_OF_REGIONS.fullmatch, others)
+    ):
+        return "error" if texts.map(_is_two_names).any() else ""  # `name` of labels, not of people
+    return "error"
+
+
+def _is_two_names(text: str) -> bool:
+    return bool(re.fullmatch(r"[^\W\d_]{2,}, ?[^\W\d_]{2,}", text)) or "^" in text
 
 
 def _of_person(name: str, table: bool = False) -> bool:
     """Whether a column of a table, or a key, names people."""
     plain = snake(name)
-    return bool(_COLUMNS.fullmatch(plain) or _CONTACTS.fullmatch(plain)) and (table or plain not in _BARE)
+    told = _COLUMNS.fullmatch(plain) or _CONTACTS.fullmatch(plain) or _STAFF.fullmatch(plain) or _is_names(plain)
+    return bool(told) and (table or plain not in _BARE)
+
+
+def _is_names(plain: str) -> bool:
+    """Whether each word of a column's name is `name`, in some language, or says of whom."""
+    words = plain.split("_")
+    named = [word for word in words if _NAMES.fullmatch(word)]
+    rest = [word for word in words if word not in named]
+    return bool(_IN_SIGNS.fullmatch(plain)) or bool(named) and all(map(_OF_WHOM.fullmatch, rest))
 
 
 def _is_name(label: str) -> bool:
     """Whether what follows a label is someone's name."""
     tag = tag_for_keyword(_keyword(label))
     names = bool(re.search(r"name$", plain := snake(label.replace("'s", "")))) and plain not in _BARE
-    return (names and bool(_COLUMNS.fullmatch(plain))) or (tag is not None and dictionary_VR(tag) == "PN")
+    return (names and _is_names(plain)) or (tag is not None and dictionary_VR(tag) == "PN")
 
 
 def _keyword(key: str) -> str:

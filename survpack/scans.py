@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from survpack.checks import check_overlap, ordered
 from survpack.cohort import TUMOUR, Finding, listed
 from survpack.dicom.suv import odd
 
+SIZE = re.compile(r"(size|diameter|extent)(_(cm|mm))?$", re.IGNORECASE)  # names of a tumour's size on the chart
+TIMES = 3  # a long tumour is twice its ball; more is another tumour or another unit
+
 
 def check_images(images: pd.DataFrame, participants: pd.DataFrame, labels: dict, where: str) -> list[Finding]:
     """Findings about the images and masks of `participants`, each of whom needs one."""
@@ -22,7 +26,12 @@ def check_images(images: pd.DataFrame, participants: pd.DataFrame, labels: dict,
 
 
 def examine(
-    images: pd.DataFrame, needed: pd.Series, participants: pd.DataFrame, labels: dict[int, str], where: str
+    images: pd.DataFrame,
+    needed: pd.Series,
+    participants: pd.DataFrame,
+    labels: dict[int, str],
+    where: str,
+    dictionary: dict | None = None,
 ) -> tuple[list[Finding], pd.DataFrame]:
     """Read every image and mask of the participants, each once, a thread a core.
 
@@ -35,6 +44,8 @@ def examine(
     labels : dict
     where : str
         The cohort's name, for the progress bar and for what is not about one file.
+    dictionary : dict, optional
+        As `Cohort` has it: a size of the tumour on the chart is held against the mask's.
 
     Returns
     -------
@@ -47,8 +58,10 @@ def examine(
     groups = [list(group.itertuples()) for _, group in rows.groupby(["patient_id", "session", "mask_path"], sort=False)]
     bar = tqdm(groups, desc=f"{where}: reading images and masks", mininterval=2, disable=len(groups) < 20)
     read = Parallel(n_jobs=-1, prefer="threads")(delayed(_examine_group)(group, labels) for group in bar)
-    hashes = pd.DataFrame([each for _, told in read for each in told], columns=overlap.HASHES)
-    findings += [finding for found, _ in read for finding in found]
+    hashes = pd.DataFrame([each for _, told, _ in read for each in told], columns=overlap.HASHES)
+    findings += [finding for found, _, _ in read for finding in found]
+    findings += _about_sizes({group[0].patient_id: size for group, (_, _, size) in zip(groups, read, strict=True)},
+                             participants, dictionary or {}, where)  # fmt: skip
     return findings + check_overlap(hashes, where), hashes
 
 
@@ -84,13 +97,33 @@ def _about_days(rows: pd.DataFrame, participants: pd.DataFrame, where: str) -> l
     ]
 
 
-def _examine_group(rows: list, labels: dict[int, str]) -> tuple[list[Finding], list]:
-    """The images that share a mask, and the mask."""
-    findings, hashes, path = [], [], rows[0].mask_path
+def _about_sizes(volumes: dict[str, float], participants: pd.DataFrame, dictionary: dict, where: str) -> list[Finding]:
+    """A tumour whose size on the chart is another than its mask's: of somebody else, or in another unit."""
+    findings, drawn = [], participants["patient_id"].map(volumes)
+    for name, entry in dictionary.items():
+        unit = {"mm": 1.0, "cm": 10.0}.get(entry.get("unit", ""), 0) if SIZE.search(name) else 0
+        if not unit or entry["kind"] != "numeric":
+            continue
+        ball = 2 * (0.75 * drawn / np.pi) ** (1 / 3)  # mm: the diameter of a ball of the mask's volume
+        ratio = pd.to_numeric(participants[name], errors="coerce") * unit / ball
+        bad = ((ratio > TIMES) | (ratio < 1 / TIMES)) & np.isfinite(ratio) & (ratio > 0)
+        if bad.any():
+            first = bad.idxmax()
+            told = f"`{name}` is {participants.loc[first, name]:g} {entry['unit']} where the mask holds {drawn[first] / 1000:.0f} mL"
+            findings.append(Finding("warning", where, told, "sizes that agree", "find out which is wrong: the mask, the unit, or "
+                                    "the patient", tuple(participants.loc[bad, "patient_id"].astype(str))))  # fmt: skip
+    return findings
+
+
+def _examine_group(rows: list, labels: dict[int, str]) -> tuple[list[Finding], list, float]:
+    """The images that share a mask, and the mask; findings, hashes, and the tumour's mm³ (NaN without a mask)."""
+    findings, hashes, path, size = [], [], rows[0].mask_path, np.nan
     mask, values, wrong = _read(path) if path else (None, None, [])
     findings += wrong
     if values is not None:
         drawn = overlap.filled(values)
+        tumour = [number for number, meaning in labels.items() if meaning in TUMOUR]
+        size = float(np.isin(nifti.labels(drawn[1])[0], tumour).sum() * np.prod(mask.spacing))
         findings += _about_mask(path, drawn[1], labels)
     for row in rows:
         if not row.path:
@@ -108,7 +141,7 @@ def _examine_group(rows: list, labels: dict[int, str]) -> tuple[list[Finding], l
         elif voxels is not None and values is not None:
             findings += _about_grids(path, mask, values.shape, image, voxels.shape)
     patient = (str(rows[0].patient_id),)
-    return [replace(finding, patients=patient) for finding in findings], hashes
+    return [replace(finding, patients=patient) for finding in findings], hashes, size
 
 
 def _hash(row, image, values: np.ndarray, drawn: tuple | None = None) -> list:
@@ -137,15 +170,15 @@ def _about_mask(path: str, drawn: np.ndarray, labels: dict[int, str]) -> list[Fi
     if off:
         findings = [Finding("warning", path, f"labels that are rounded (up to {off:.2g} off a whole number)", "integers",
                             "save the labels as integers, without a slope")]  # fmt: skip
-    if not present & tumour:
-        return [Finding("error", path, "empty mask (no voxel of the tumour)",
-                        f"at least one voxel labelled {listed(sorted(tumour))}",
-                        "draw the lesion, or exclude the patient")]  # fmt: skip
     strange = sorted(int(number) for number in present - set(labels))
     if strange:
         return [Finding("error", path, f"unknown labels {listed(strange)}",
                         listed([f"{number} {meaning}" for number, meaning in labels.items()]),
                         "relabel the mask, or name the label in dseg.tsv")]  # fmt: skip
+    if not present & tumour:
+        return [Finding("error", path, "empty mask (no voxel of the tumour)",
+                        f"at least one voxel labelled {listed(sorted(tumour))}",
+                        "draw the lesion, or exclude the patient")]  # fmt: skip
     return findings
 
 
@@ -167,9 +200,9 @@ def _about_image(row, image, voxels: np.ndarray) -> list[Finding]:
 
 
 def _about_grids(path: str, mask: nifti.Place, mask_shape, image: nifti.Place, shape) -> list[Finding]:
-    if mask_shape == shape and nifti.apart(mask.affine, image.affine, shape) <= nifti.SAME:
+    if nifti.same_voxels(mask, mask_shape, image, shape):
         return []
-    if how := nifti.elsewhere(image, mask, shape):
+    if mask_shape == shape and (how := nifti.elsewhere(image, mask, shape)):
         return [Finding("error", path, how, "both in one place", "save the image with the place on which the mask was drawn as "
                         "its sform and its qform")]  # fmt: skip
     how = "in another place or size" if mask_shape == shape else f"shape {mask_shape}; the image's {shape}"

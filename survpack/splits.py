@@ -13,7 +13,13 @@ from survpack.errors import BadInput
 MOST_BINS = 4
 
 
-def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed: int) -> pd.DataFrame:
+TEST = ("test", "testing", "held-out", "heldout", "external", "1", "1.0", "true", "yes")
+TRAIN = ("train", "training", "dev", "development", "0", "0.0", "false", "no")
+
+
+def make_splits(
+    outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed: int, given: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """A held-out test set, and folds of the rest.
 
     Stratified by event first, then by time (quantile bins within the event) and site as far as the
@@ -26,6 +32,9 @@ def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed
     folds : int
     test_fraction : float
     seed : int
+    given : DataFrame, optional
+        `patient_id`, `split` ("dev" or "test") and, if the folds are given too, `fold`: as `read_given` has it. What it says
+        is taken; folds that it does not say are dealt.
 
     Returns
     -------
@@ -37,6 +46,8 @@ def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed
     BadInput
         Where there are too few events for one in every fold and one in the test set.
     """
+    if given is not None and len(given):
+        return _as_given(outcome, given, folds, seed)
     events = int(outcome["event"].sum())
     if events < folds + 1:
         remedy = (
@@ -55,6 +66,65 @@ def make_splits(outcome: pd.DataFrame, *, folds: int, test_fraction: float, seed
         "split": np.where(numbers.isna(), "test", "dev"),
         "fold": numbers.fillna(-1).astype(int).to_numpy(),
     })  # fmt: skip
+
+
+def read_given(named: pd.Series, folds: pd.Series | None, patients: pd.Series, where: str) -> pd.DataFrame:
+    """Who is in the test set, in the words of a table, and the folds of the others where they are told.
+
+    Parameters
+    ----------
+    named, folds : Series
+        A value a patient: `TEST` or `TRAIN`, whatever its case; a number of the fold.
+    patients : Series of str
+    where : str
+        Named in the sentence.
+
+    Raises
+    ------
+    BadInput
+        For a patient without a side, another word, or nobody on one of the two sides.
+    """
+    words = named.astype("string").str.strip().str.casefold()
+    side = words.map(dict.fromkeys(TEST, "test") | dict.fromkeys(TRAIN, "dev"))
+    bad = side.isna().to_numpy()
+    if bad.any():
+        found = "nothing" if words[bad].isna().all() else f"'{words[bad].dropna().iloc[0]}'"
+        who = f"patient {patients[bad].iloc[0]} ({bad.sum()} such)"
+        raise BadInput(f"{where}: {found} for {who}, expected test or train for every patient; correct it there.")
+    if side.nunique() < 2:
+        raise BadInput(
+            f"{where}: everybody is in `{side.iloc[0]}`, expected some patients in the test set; correct it there."
+        )
+    number = pd.to_numeric(folds, errors="coerce") if folds is not None else pd.Series(np.nan, named.index)
+    if folds is not None and number[(side == "dev").to_numpy()].isna().any():
+        raise BadInput(
+            f"{where}: no `fold` for some who are trained on, expected a number for each of them; correct it there."
+        )
+    return pd.DataFrame({"patient_id": patients.to_numpy(), "split": side.to_numpy(), "fold": number.to_numpy(float)})
+
+
+def _as_given(outcome: pd.DataFrame, given: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
+    found = outcome[["patient_id", "site", "time_days", "event"]].merge(given, on="patient_id", how="left")
+    dev = found[found["split"] == "dev"].sort_values("patient_id", ignore_index=True)
+    if dev["fold"].notna().all():
+        fold = dev.set_index("patient_id")["fold"].rank(method="dense").astype(int) - 1
+    else:
+        events = int(dev["event"].sum())
+        if events < folds:
+            raise BadInput(
+                f"{events} events among the {len(dev)} patients who are trained on are too few for {folds} folds; lower "
+                "splits.folds in params.yaml, or give the folds."
+            )
+        fold = _folds(dev.assign(event=dev["event"].astype(bool)), folds, seed)
+    event = dev.set_index("patient_id")["event"].astype(bool)
+    dead = event.groupby(fold).any()
+    if fold.nunique() < 2 or not dead.all() or not found.loc[found["split"] == "test", "event"].any():
+        raise BadInput(
+            "the split that is given: a fold or the test set without an event, or a single fold, expected two folds or more "
+            "with an event in each; correct it in the column or file that `splits.given` names."
+        )
+    numbers = found["patient_id"].map(fold).fillna(-1).astype(int)
+    return pd.DataFrame({"patient_id": found["patient_id"], "split": found["split"], "fold": numbers})
 
 
 def _drawn(group: pd.DataFrame, folds: int, fraction: float, seed: int) -> pd.Series:

@@ -2,12 +2,14 @@
 
 A date is one from 1900 to today. Eight digits without a sign between may be anything: they are dates where nearly all of
 their column (or all texts written alike) read as dates, or where the column is called one. Hashes, versions, references,
-measures, and UIDs that a public archive made are nobody's.
+measures, and UIDs that a public archive made are nobody's. An id is someone's where it is two words of letters, and perhaps
+where it is one, or letters and a day or year of birth (of many written alike, nearly all must read so).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from datetime import date
 
@@ -19,7 +21,10 @@ FEW = 5  # numbers of eight digits: too few to say that they are no dates
 _OF_DATES = re.compile(
     r"(^|_)(dates?|datum|datetime|timestamp|dob|(geburts|birth)\w*|born)(_|$)"
 )  # what a column is called
-_OF_IDS = re.compile(r"(^|_)(id|ids|mrn|nr|no|num|number|record|accession)(_|$)")
+_OF_IDS = re.compile(r"(^|_)(id|ids|mrn|nr|no|(?<!voxel_)(?<!volume_)num|number|record|accession)(_|$)")
+_OF_PATIENTS = re.compile(
+    r"(\w+_)?((patient|participant|subject|person|pat|pt)s?(_?(id|no|nr|number|code|key))?|case_?id)|ids?|pid|mrn"
+)
 OF_THINGS = re.compile(
     r"(^|_)(versions?|software|release|build|commit|revision|check_?sum|hash|digest|md5|sha\d*|crc\d*|uuid|doi|url|uri)(_|$)"
 )
@@ -51,6 +56,13 @@ _NOBODYS = re.compile(
     re.IGNORECASE,
 )
 _HEX = re.compile(r"[0-9a-fA-F]{7,}")
+_WORD = r"[^\W\d_]{2,}(?:['’][^\W\d_]+)?"
+_TWO_WORDS = re.compile(rf"{_WORD}\d?(?:(?:[\s_,;.^=-]+|(?<=[a-z])(?=[A-Z]))(?:{_WORD}\d?|[^\W\d_]\.?))+", re.UNICODE)
+_WITH_BIRTH = re.compile(r"([^\W\d_]{2,})[-_. ]?(\d{4}|\d{6}|\d{8})|(\d{4}|\d{6}|\d{8})[-_. ]?([^\W\d_]{2,})")
+_NO_NAMES = re.compile(  # words of which ids are made that name nobody
+    r"sub|subj|subject|pat|patient|pt|case|id|no|nr|study|site|center|centre|hospital|group|arm|cohort|train(ing)?|test|val"
+    r"|phantom|water|control|healthy|volunteer|anon(ym\w*)?|unknown|none|na|missing|pilot|demo|example|sample|data|scan"
+)
 
 
 def telltales(text: str, digits: bool = True) -> list[tuple[str, str]]:
@@ -89,6 +101,8 @@ def column_telltales(column: pd.Series, name: str) -> list[tuple[int, str, str]]
         if dates and not told and _SHORT_DATE.fullmatch(cell):
             told = [("error", f"a date ('{cell}')")]
         found += [(row, *one) for one in told]
+    found += _short_dates(texts) if not dates else []
+    found += _persons(column) if _OF_PATIENTS.fullmatch(called) else []
     first = {}
     for row, severity, what in found:
         first.setdefault((severity, what.split(" (")[0]), (row, severity, what))
@@ -110,6 +124,46 @@ def _in_numbers(numbers: pd.Series, dates: bool, ids: bool) -> list[tuple[int, s
         return [(numbers.index[0], "warning", "numbers that may be dates of Excel")]
     long = whole[whole.str.fullmatch(r"\d{7,}")] if ids else whole[:0]
     return [(long.index[0], "warning", f"{_TELLTALES[-1][1]} ('{long.iloc[0]}')")] if len(long) else []
+
+
+def _short_dates(texts: pd.Series) -> list[tuple[int, str, str]]:
+    """Days such as 13.4.19, where nearly all texts of a column are, and one has a day that is no month."""
+    short = texts[texts.str.fullmatch(_SHORT_DATE)]
+    later = short[short.map(lambda text: max(map(int, re.split(r"[-/.]", text)[:2])) > 12).astype(bool)]
+    few = len(short) < NEARLY * len(texts)
+    return [] if few or not len(later) else [(later.index[0], "warning", f"what may be a date ('{later.iloc[0]}')")]
+
+
+def _persons(ids: pd.Series) -> list[tuple[int, str, str]]:
+    """Ids that are a person's name, or may hold a day or year of birth."""
+    ids = ids.drop_duplicates()
+    found = [(row, "error", f"a name ('{one}')") for row, one in ids.items() if _is_name(one)]
+    words = ids[ids.str.fullmatch(r"[^\W\d_]{4,}") & ~ids.str.lower().str.fullmatch(_NO_NAMES)]
+    found += [(row, "warning", f"a word that may be a name ('{one}')") for row, one in words.iloc[:1].items()]
+    for _, group in ids.groupby(ids.map(lambda one: re.sub(r"[^\W\d_]+", "a", shape(one)))):
+        births = group[group.map(_holds_birth).astype(bool)]
+        if len(births) and (len(group) < FEW or len(births) >= NEARLY * len(group)):
+            what = f"letters and what may be a day or year of birth ('{births.iloc[0]}')"
+            found.append((births.index[0], "warning", what))
+    return found
+
+
+def _is_name(text: str) -> bool:
+    """Whether an id is two words of letters or more, such as `Mueller_Juergen` or `DOE JOHN`."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+    words = [word for word in words if not _NO_NAMES.fullmatch(word)]
+    return bool(_TWO_WORDS.fullmatch(text)) and len(words) > 1 and len(max(words, key=len)) > 1
+
+
+def _holds_birth(text: str) -> bool:
+    """Whether an id is letters and what reads as a day or year from 1900 to today."""
+    hit = _WITH_BIRTH.fullmatch(text)
+    if not hit or _NO_NAMES.fullmatch((hit[1] or hit[4]).lower()):
+        return False
+    digits = hit[2] or hit[3]
+    forms = {4: ["%Y"], 6: ["%y%m%d", "%d%m%y"], 8: ["%Y%m%d", "%d%m%Y"]}[len(digits)]
+    days = (pd.to_datetime(digits, format=form, errors="coerce") for form in forms)
+    return any(pd.notna(day) and day.year >= 1900 and (len(digits) == 6 or day <= pd.Timestamp.now()) for day in days)
 
 
 def no_dates(texts) -> set[str]:
@@ -143,7 +197,9 @@ def _are_hashes(column: pd.Series) -> bool:
 
 
 def snake(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).lower()).strip("_")
+    """`AgeAtMRI` and `Age.at.MRI` are `age_at_mri`, `Décès (Tage)` is `deces_tage`; letters of any script stay."""
+    plain = "".join(one for one in unicodedata.normalize("NFD", str(name)) if not unicodedata.combining(one))
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain).casefold()).strip("_")
 
 
 def date_in(text: str, digits: bool = True) -> str | None:

@@ -274,3 +274,51 @@ def test_an_image_file_that_was_cut_off_is_refused_and_named(tmp_path):
     )
     [finding] = check_images(images, pd.DataFrame({"patient_id": ["a"], "time_days": 9.0}), {1: "tumour"}, "mine")
     assert "scan.nii.gz, patient a" in str(finding) and "fetch or convert it again" in str(finding)
+
+
+# --- what the chart says of a tumour and what its mask holds
+
+
+def test_a_tumour_of_another_size_than_its_mask_is_told_and_one_that_agrees_is_not(tmp_path):
+    import nibabel as nib
+
+    from survpack import scans
+    from survpack.cohort import IMAGES
+
+    rows = []
+    for k, side in enumerate((10, 10, 40)):  # 1 mL, 1 mL, 64 mL: balls of 12, 12 and 50 mm
+        mask = np.zeros((48, 48, 48), np.uint8)
+        mask[2 : 2 + side, 2 : 2 + side, 2 + k : 2 + k + side] = 1
+        path = str(tmp_path / f"{k}_dseg.nii.gz")
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), path)
+        rows.append([f"P{k}", "baseline", 0.0, "mask", "", path])
+    people = pd.DataFrame(
+        {"patient_id": ["P0", "P1", "P2"], "time_days": 100.0, "radiographic_size": [1.5, np.nan, 1.1]}
+    )
+    known = {"radiographic_size": {"kind": "numeric", "unit": "cm"}}
+    images = pd.DataFrame(rows, columns=IMAGES)
+    found, _ = scans.examine(images, people["patient_id"], people, {1: "tumour"}, "trial", known)
+    (told,) = [each for each in found if "mask holds" in each.found]
+    assert told.patients == ("P2",) and "1.1 cm where the mask holds 64 mL" in told.found
+
+
+@pytest.mark.parametrize(("gone", "noticed"), [(4, False), (8, True)])
+def test_a_covariate_that_many_lack_is_told(gone, noticed):
+    table = pd.DataFrame({
+        "patient_id": [f"P{k}" for k in range(20)], "site": "a", "time_days": np.arange(20) * 30.0 + 40,
+        "event": np.arange(20) % 2 == 0, "bmi": [np.nan] * gone + [25.0 + k for k in range(20 - gone)],
+    })  # fmt: skip
+    found = check_participants(table, {"bmi": {"kind": "numeric", "unit": "kg/m²"}}, "table")
+    assert any(f"missing in {gone} of 20" in each.found for each in found) == noticed
+
+
+def test_an_age_of_0_among_adults_is_told_and_among_children_is_not():
+    table = pd.DataFrame({
+        "patient_id": [f"P{k}" for k in range(12)], "site": "a", "time_days": np.arange(12) * 90.0 + 40,
+        "event": np.arange(12) % 2 == 0, "age": [0.0] + [50.0 + k for k in range(11)],
+    })  # fmt: skip
+    known = {"age": {"kind": "numeric", "unit": "years"}}
+    assert any("below 1 among adults" in each.found for each in check_participants(table, known, "table"))
+    assert not any(
+        "below 1" in each.found for each in check_participants(table.assign(age=table["age"] / 10), known, "t")
+    )

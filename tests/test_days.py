@@ -255,6 +255,29 @@ def test_a_name_of_what_comes_before_is_left_in_peace(name):
     assert named_later(name) == ""
 
 
+LATE_TOO = """local_failure|Loco-regional failure|distant_failure|local_control|intracranial control|radionecrosis|radiation_necrosis
+cycles_tmz|TMZ_cycles|SRS_courses|volume_6m|KPS at 3 months|weight_3mo|edema_week_12|month3_score|3_month_kps|complications_30d
+mortality_90d|30_day_mortality|DMFS|dmfs_days|MFS|EFS|efs_event|DSS|DSS.time|PFS_m|os_mo|OS (months)|PFS (months)|pCR|ypT|ypN
+ypT_stage|TRG|tumor_regression_grade|RCB|complication|adverse_event|exitus|Todesursache|Rezidiv|Überleben|décès|récidive
+survie|fallecido|muerte|sopravvivenza|overleden|死亡|生存期|vitalstatus|Deadstatus|surv_time|retreatment|repeat_SRS|delivered_dose
+new_lesions_3m|time_to_distant_metastasis|treatment_discontinued|lost to follow-up"""
+EARLY_TOO = """number_of_lesions_on_mri|number of lesions at ct|Oncotype recurrence score|death_receptor_5|DeathReceptor|dead_space_volume
+ct_slice_interval_mm|dfi_months|diagnosis_to_bm_days|pet_uptake_time|mri_acquisition_time_s|ct_scan_time_ms|scan_time_min
+injection_to_scan_time|heart_failure|renal failure|weight_loss_6_months|weight_loss_in_3_months|planned_cycles|menstrual_cycles
+walk_6m|age_months|M1|cM1|T2w|month_0|week_0|day_1|year_of_diagnosis|rCBV|pcr_ebv|CAG_repeat|risk_5y|primary_tumor_status
+completed_education|flair_3D|OSM|lc_subtype|diabetic_complications|cell_cycle_progression|survival_signature|cigarettes_per_day"""
+
+
+@pytest.mark.parametrize("name", LATE_TOO.replace("\n", "|").split("|"))
+def test_endpoints_complications_specimens_and_later_times_are_known_in_their_short_and_foreign_names(name):
+    assert named_later(name)
+
+
+@pytest.mark.parametrize("name", EARLY_TOO.replace("\n", "|").split("|"))
+def test_assays_counts_on_a_scan_and_how_a_scan_was_made_are_left_in_peace(name):
+    assert named_later(name) == ""
+
+
 def followed(seed: int, count: int = 80) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     end, lost = rng.exponential(500, count) + 20, rng.uniform(100, 1500, count)
@@ -304,6 +327,26 @@ def test_a_time_that_passes_baseline_is_pointed_at_unless_it_counts_back(name, u
     found = check_participants(people, {name: {"kind": "numeric"} | ({"unit": unit} if unit else {})}, "t")
     assert [finding.severity for finding in found] == ["warning"] * warned
     assert all("is a time that reaches" in finding.found for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("pet_uptake_time", "min"), ("pet_uptake_time_min", None), ("mri_acquisition_time_s", "s"), ("ct_scan_time_ms", None),
+     ("injection_to_scan_time", "minutes"), ("scan_time_h", None), ("mri_time_sec", None), ("ct_slice_interval_mm", "mm"),
+     ("steroid_per_day", None), ("steroid_dose", "mg/day"), ("dfi_months", None), ("diagnosis_to_bm_days", "days")],
+)  # fmt: skip
+def test_what_counts_in_no_days_is_neither_a_scan_after_the_end_nor_a_time_past_baseline(name, unit):
+    people = followed(3).assign(**{name: np.random.default_rng(0).normal(900, 80, 80).round()})
+    assert check_participants(people, {name: {"kind": "numeric"} | ({"unit": unit} if unit else {})}, "t") == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "late"), [("days", True), ("d", True), ("weeks after baseline", True), ("min", False)]
+)
+def test_a_unit_of_the_dictionary_says_whether_a_scans_time_is_a_day(unit, late):
+    people = followed(3).assign(mri_time=np.random.default_rng(0).normal(900, 80, 80).round())
+    found = check_participants(people, {"mri_time": {"kind": "numeric", "unit": unit}}, "t")
+    assert any(finding.severity == "error" and END in finding.found for finding in found) == late
 
 
 def test_the_images_of_an_adapter_that_knows_days_go_the_same_way():

@@ -307,15 +307,15 @@ def test_philips_counts_are_scaled_by_its_private_factor_and_refused_without(tmp
 def test_a_weight_that_is_no_number_is_a_weight_that_is_not_there(tmp_path):
     series = pet(tmp_path)
     setattr_raw(series.head, "PatientWeight", b"heavy ")
-    with pytest.raises(BadInput, match="no PatientWeight"):
+    with pytest.raises(BadInput, match="no SUV without Patient Weight"):
         suv_factor(series)
 
 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"PatientWeight": None}, "PatientWeight"), ({"RadionuclideTotalDose": None}, "RadionuclideTotalDose"),
-        ({"RadionuclideHalfLife": 0}, "RadionuclideHalfLife"), ({"CorrectedImage": ["ATTN"]}, "Corrected Image"),
+        ({"PatientWeight": None}, "Patient Weight"), ({"RadionuclideTotalDose": None}, "Radionuclide Total Dose"),
+        ({"RadionuclideHalfLife": 0}, "Radionuclide Half Life"), ({"CorrectedImage": ["ATTN"]}, "Corrected Image"),
         ({"RadiopharmaceuticalStartTime": None}, "Radiopharmaceutical Start Time"), ({"Units": "PROPCPS"}, "PROPCPS"),
         ({"DecayCorrection": "NONE"}, "Decay Correction"), ({"Units": "GML", "SUVType": "LBM"}, "LBM"),
     ],

@@ -360,6 +360,39 @@ def test_pseudonyms_of_public_sets_are_kept_where_the_name_is_the_id(tmp_path, n
     assert (tmp_path / "out" / f"sub-{kept}").is_dir() and not any("--keep-ids" in line for line in told)
 
 
+@pytest.mark.parametrize("name", ["", "ANON"])
+@pytest.mark.parametrize(
+    "number", ["Mueller_Juergen", "DOE JOHN", "Smith, John", "MüllerAna", "DOE^JOHN", "Smith2_John", "sub-Doe-Jane", "DOE J"])  # fmt: skip
+def test_an_id_of_two_words_is_a_name_whatever_the_header_calls_the_patient(tmp_path, number, name):
+    series(tmp_path / "in", patient=number, PatientName=name, SpecificCharacterSet="ISO_IR 192")
+    with pytest.raises(BadInput, match="--keep-ids: a PatientID has a name") as refused:
+        convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert number not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "number", ["MUELLER", "Müller", "JM480413", "MUEL1948", "1948-MUEL", "JM_130448", "Jm13041948", "480413JM"]
+)
+def test_an_id_of_one_word_or_of_letters_and_what_may_be_a_birth_is_kept_with_a_warning_or_refused(tmp_path, number):
+    series(tmp_path / "in", patient=number, SpecificCharacterSet="ISO_IR 192")
+    try:
+        told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    except BadInput as error:
+        told = [str(error)]
+    told = [line for line in told if line.startswith("--keep-ids")]
+    assert told and all("--key FILE" in line and number not in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [["LUNG1-001"], ["TCGA-02-0006"], ["UPENN-GBM-00001"], ["R01-001"], ["AMC-001"], ["BraTS-MET-00086-000"], ["interobs05"],
+     ["CHUM-001"], ["HN-CHUM-001"], ["case_00210"], ["RHUH-0001"], ["P01"], ["sub-001"], ["control_a"], ["phantom_water"],
+     ["HN1004", "HN1022", "HN1950", "HN1954", "HN1087", "HN1118", "HN1327"]],
+)  # fmt: skip
+def test_ids_of_public_sets_are_no_names_and_no_births_be_some_of_them_like_years(numbers):
+    assert privacy.column_telltales(pd.Series(numbers), "patient_id") == []
+
+
 def test_an_id_like_a_hospitals_number_is_kept_with_a_warning_that_does_not_repeat_it(tmp_path):
     series(tmp_path / "in", patient="4711047")
     told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)

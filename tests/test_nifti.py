@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -149,6 +149,17 @@ def test_where_no_place_is_told_volumes_hold_and_it_is_said(tmp_path):
     assert "left and right are not told" in told.found
 
 
+@pytest.mark.parametrize("degrees", [0.01, 0.05, 0.2, 3])
+def test_a_qform_near_half_a_turn_is_no_other_place_and_the_sform_is_read(tmp_path, degrees):
+    axes = Rotation.from_euler("z", degrees, degrees=True).as_matrix() * [-1, -1, 1]
+    affine, shape = affine_of(axes=axes, origin=(120.0, 120.0, -80.0)), (256, 256, 8)
+    path = saved(tmp_path / "a.nii", np.zeros(shape, np.uint8), affine, affine, (1, 1))
+    _, place = nifti.read(path)
+    assert place.notes == () and place.other is None
+    np.testing.assert_allclose(place.affine @ [255, 255, 7, 1], affine @ [255, 255, 7, 1], atol=1e-3)
+
+
+@settings(deadline=None, max_examples=50)
 @given(
     st.tuples(*[st.floats(-180, 180)] * 3), st.tuples(*[st.sampled_from([0.4, 0.9219, 1.0, 3.27, 6.0])] * 3),
     st.tuples(*[st.floats(-900, 900)] * 3), st.booleans(), st.sampled_from(["sform", "qform", "both"]),
@@ -194,6 +205,28 @@ def test_a_place_that_cannot_be_is_refused_in_one_sentence(tmp_path, made, found
         read_image(path)
     assert str(told.value).startswith(f"{path}: ") and found in str(told.value) and ", expected " in str(told.value)
     assert [each.severity for each in findings("", path, "mask")] == ["error"]
+
+
+@pytest.mark.parametrize("codes", ["LPS", "SAR", "PIR", "ASL"])
+def test_a_mask_stored_in_another_order_is_on_the_grid_of_its_image(tmp_path, codes):
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    values, mask = lesion()
+    affine = affine_of((0.9, 1.1, 3.0), axes=TURNED)
+    image = saved(tmp_path / "ct.nii", values, affine)
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
+    nib.save(nib.Nifti1Image(mask, affine).as_reoriented(turn), tmp_path / "mask.nii")
+    assert findings(image, str(tmp_path / "mask.nii")) == [] and mean_in(image, str(tmp_path / "mask.nii")) == 500
+    shifted = affine.copy()
+    shifted[0, 3] += 0.5
+    nib.save(nib.Nifti1Image(mask, shifted).as_reoriented(turn), tmp_path / "off.nii")
+    assert [each.severity for each in findings(image, str(tmp_path / "off.nii"))] == ["error"]
+
+
+def test_a_mask_of_0_and_255_is_told_by_its_label(tmp_path):
+    path = saved(tmp_path / "m.nii", lesion()[1] * np.uint8(255), affine_of())
+    (told,) = findings("", path, "mask")
+    assert told.severity == "error" and "unknown labels 255" in told.found
 
 
 # --- what is in it

@@ -1,6 +1,7 @@
 """Outlines to masks: volumes against the polygons' own area, masks against those that were traced, files against intent."""
 
 import highdicom
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -11,7 +12,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from scipy.ndimage import gaussian_filter
 from skimage.measure import find_contours
-from test_dicom import circle, everything_in, make_series, make_structures, spoil, values_of
+from test_dicom import AXIAL, circle, everything_in, make_series, make_structures, spoil, values_of
 
 from survpack.dicom import convert, masks
 from survpack.dicom.outlines import filled
@@ -160,8 +161,49 @@ def test_holes_islands_keyholes_and_loops_count_by_even_and_odd():
     assert filled([twice], GRID, SHAPE).sum() == pytest.approx(two, rel=0.03)
 
 
-def test_a_contour_stored_twice_counts_once():
-    assert filled([circle(10, 9.0)] * 2, GRID, SHAPE).sum() == pytest.approx(100 * np.pi, rel=0.01)
+COPIES = {
+    "as it is": lambda points: points,
+    "reversed": lambda points: points[::-1],
+    "from another point on": lambda points: np.roll(points, 7, axis=0),
+    "with its closing point": lambda points: np.vstack([points, points[:1]]),
+    "a little off its plane": lambda points: points + [0, 0, 0.001],
+    "rounded": lambda points: np.round(points, 2),
+    "with fewer points": lambda points: points[::4],
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_contour_stored_twice_counts_once(copy):
+    again = COPIES[copy]
+    for offset in (0.0, 0.3335):  # which rounds either way
+        once = [circle(10, 9.0 + offset, (30 + offset, 30))]
+        assert np.array_equal(filled([*once, again(once[0])], GRID, SHAPE), filled(once, GRID, SHAPE))
+    ring = [circle(20, 9.0), circle(12, 9.0)]
+    for more in (ring[:1], ring[1:], ring):
+        mask = filled([*ring, *map(again, more)], GRID, SHAPE)
+        assert mask.sum() == pytest.approx(np.pi * (20**2 - 12**2), rel=0.01) and not mask[30, 30, 3]
+    traced = [box(10, 33, 3), box(17, 26, 3)]
+    assert filled([*traced, *map(again, traced)], GRID, SHAPE).sum() == 512
+
+
+def test_contours_that_overlap_partly_are_united_and_that_is_told():
+    lens = 2 * 100 * np.arccos(0.6) - 6 * np.sqrt(400 - 144)  # of two circles of 10 whose middles are 12 apart
+    pair, told = [circle(10, 9.0, (24.3, 30)), circle(10, 9.0, (36.3, 30))], []
+    both = filled(pair, GRID, SHAPE, told=told)
+    assert both.sum() == pytest.approx(200 * np.pi - lens, rel=0.01)
+    assert told == ["contours of one plane overlap partly, taken together; see that none of them is a hole"]
+    assert np.array_equal(filled([pair[1][::-1], pair[0], pair[0]], GRID, SHAPE), both)
+    hole, island = circle(3, 9.0, (21, 30)), circle(5, 9.0, (55, 55))
+    mask = filled([hole, *pair, island], GRID, SHAPE)
+    assert mask.sum() == pytest.approx(200 * np.pi - lens - 9 * np.pi + 25 * np.pi, rel=0.01) and not mask[21, 30, 3]
+    row = [circle(6, 9.0, (12 + 8 * number, 30)) for number in range(5)]
+    lens = 2 * 36 * np.arccos(4 / 6) - 4 * np.sqrt(144 - 64)
+    assert filled(row, GRID, SHAPE).sum() == pytest.approx(180 * np.pi - 4 * lens, rel=0.01)
+    told.clear()
+    touching = [circle(10, 9.0, (20, 30)), circle(10, 9.0, (40, 30)), circle(4, 9.0, (14.0, 30))]
+    assert filled(touching, GRID, SHAPE, told=told).sum() == pytest.approx(184 * np.pi, rel=0.01) and not told
+    hole = circle(5, 9.0, (25.1, 30))  # touches the border, and crosses it by 0.1 mm
+    assert filled([touching[0], hole], GRID, SHAPE, told=told).sum() == pytest.approx(75 * np.pi, rel=0.02) and not told
 
 
 def test_thin_walls_and_touching_islands_keep_their_volume():
@@ -242,6 +284,35 @@ def test_lesions_far_apart_are_not_joined_and_one_missing_plane_is():
     ]
 
 
+@pytest.mark.parametrize("distance", [5.5, 6.0, 8.0, 12.0])
+def test_few_planes_of_thick_slices_keep_their_volume_on_thin_ones(distance):
+    fine, told = np.diag([1.0, 1.0, 1.0, 1.0]), []
+    volume = lambda count, **known: filled(  # noqa: E731
+        [circle(10, 20.3 + distance * number) for number in range(count)], fine, (64, 64, 80), told=told, **known
+    ).sum() / (100 * np.pi * distance)  # fmt: skip
+    assert volume(3) == pytest.approx(3, rel=0.01)  # even planes
+    assert volume(2, implied=distance) == pytest.approx(2, rel=0.01)  # as far apart as other regions'
+    assert volume(2, step=distance) == pytest.approx(2, rel=0.01)  # as the slices they were drawn on
+    assert volume(1, step=distance) == pytest.approx(1, rel=0.02)
+    assert volume(1, step=distance, implied=2 * distance) == pytest.approx(2, rel=0.02)
+    assert not told
+    assert volume(2) == pytest.approx(2 / distance, rel=0.01)
+    assert told == [
+        f"contours {distance:.1f} mm apart are not joined, as nothing shows that none is missing between them"
+    ]
+
+
+@pytest.mark.parametrize("way", [9.5, -9.5, 20])
+def test_a_thin_oblique_region_whose_planes_do_not_overlap_is_as_thick_as_they_are_apart(way):
+    grid, told = np.diag([1.0, 1.0, 1.25, 1.0]), []
+    outlines = [circle(4, 5.0 * number, (100 + way * (number - 7), 30)) for number in range(4, 11)]
+    mask = filled(outlines, grid, (200, 64, 60), told=told)
+    assert mask.sum() * 1.25 == pytest.approx(7 * 5 * np.pi * 16, rel=0.01)
+    assert told == ["contours that overlap no other, each taken as 5.0 mm thick, as planes are apart"]
+    apart = [circle(4, 1.25 * number, (20 + number, 30)) for number in (4, 13, 31, 52)]  # four lesions, one slice each
+    assert filled(apart, grid, (200, 64, 60)).any(axis=(0, 1)).sum() == 4
+
+
 def test_lesions_of_one_region_keep_their_volume_whichever_slices_each_was_drawn_on():
     one = [circle(8, 3 * number, (15, 15)) for number in (2, 4, 6, 8)]
     other = [circle(8, 3 * number, (45, 45)) for number in (3, 5, 7, 9)]
@@ -286,7 +357,12 @@ def taken_of(name, kind=""):
     "name",
     ["GTV", "GTV-1", "GTV_Mass", "GTVp", "GTVp1", "GTV T", "GTVnx", "Tumor", "Tumour 1", "PrimaryTumor", "lesion2", "mass",
      "Neoplasm, Primary", "Left-GTV", "PET-GTV", "1-GTV", "GTV No 1", "lymphoma lesion", "ring enhancing lesion",
-     "abnormal mass", "unresectable tumour", "GTV_70"],
+     "abnormal mass", "unresectable tumour", "GTV_70", "Liver-Lesion", "Lung-Lesion-1", "brain-tumor", "RUL-GTV", "FDG-GTV",
+     "Reader1-tumor", "Tonsil-GTV", "Smith-GTV", "Lung_GTV", "GTV lung R", "resectable tumor", "Tumor without edema",
+     "Tumour w/o necrosis", "Tumor ohne Ödem", "GTV no nodes", "non-metastatic lesion", "GTV_3mm_slices", "GTV 2 mm slice",
+     "Met_1", "brain met", "Metastasis", "mets", "Brain-Mets", "BrainMet", "Lebermetastase", "métastase 2", "Tumeur",
+     "vertebral body GTV", "carotid body tumour", "basal ganglia tumour", "ganglioglioma lesion", "tumor nodule",
+     "lesion normalised", "biopsied lesion", "biopsy-proven lesion", "GTV without LK"],
 )  # fmt: skip
 def test_names_of_tumour_are_taken(name):
     assert taken_of(name) == (True, None)
@@ -295,15 +371,29 @@ def test_names_of_tumour_are_taken(name):
 @pytest.mark.parametrize(
     ("why", "names"),
     [
-        ("", ["Masseter_L", "biomass", "PTV", "CTV_60", "lymph node", "Heart"]),
+        ("", ["Masseter_L", "biomass", "PTV", "CTV_60", "lymph node", "Heart", "metal", "metabolic", "helmet"]),
         ("a planning volume or margin", ["GTV_PTV", "HR-CTV tumour", "iGTV", "GTV+5mm", "GTV_5mm", "GTV_exp", "GTV ring",
-                                         "GTV-PRV", "GTV + 1 cm", "gtvexp", "GTV margin"]),
-        ("nodes", ["GTVn", "GTV-N", "GTV N1", "GTVnd", "gtv_node", "GTV_LN", "N-GTV", "lymph node lesion", "GTVp+N"]),
+                                         "GTV-PRV", "GTV + 1 cm", "gtvexp", "GTV margin", "GTV_plus5", "GTV plus 5",
+                                         "GTV_marge", "GTV_Saum", "GTV Sicherheitssaum", "GTV grown", "GTV_isodose95",
+                                         "GTV_ext5", "enlarged GTV", "GTV_exp5mm", "Met_PTV"]),
+        ("nodes", ["GTVn", "GTV-N", "GTV N1", "GTVnd", "gtv_node", "GTV_LN", "N-GTV", "lymph node lesion", "GTVp+N",
+                   "GTV_LK", "GTVlk", "Lymphknoten GTV", "GTV ganglion", "GTV ganglions", "GTV linfonodo", "GTV_klier", "N2 GTV",
+                   "GTV2N", "GTV1_N2", "GTVnod", "GTV_adp", "GTVn1a", "lesion N2b", "metastatic lymph nodes", "nodal mets"]),
         ("tissue without the tumour", ["Lungs-GTV", "Lung_L - GTV-1", "Brain-GTV", "Liver minus GTV", "BrainMinusGTV",
-                                       "no tumour", "NonTumor", "Lungs w/o GTV", "Total lung–GTV"]),
-        ("what surgery left", ["tumour bed", "TumourBed", "GTV cavity", "tumor resection"]),
+                                       "no tumour", "NonTumor", "Lungs w/o GTV", "Total lung–GTV", "Liver-GTV",
+                                       "Lunge ohne GTV", "Lungen_ohne_Tumor", "Leber ohne Metastasen", "Poumons sans GTV",
+                                       "Poumon sans la tumeur", "Pulmón sin GTV", "Polmone senza GTV", "Longen zonder GTV",
+                                       "Körper ohne Tumor", "Lungs_min_GTV", "LungsminGTV", "Lungs outside GTV",
+                                       "Lungs crop GTV", "Lung cropped by GTV", "Lungs_GTV", "Lungs (GTV)", "Lungs/GTV",
+                                       "tumor-free lung", "lesion_free_liver", "Tumorfreie Leber", "BODY-GTV", "Leber-GTV",
+                                       "Right-Lung-GTV", "Liver minus mets", "Brainstem-GTV", "GTV_negative"]),
+        ("what surgery left", ["tumour bed", "TumourBed", "GTV cavity", "tumor resection", "Tumorbett", "Lit tumoral",
+                                    "lecho tumoral", "Loge tumorale", "Tumorhöhle", "Tumorhoehle", "tumorbed"]),
         ("what is to be spared", ["Lesion_avoid", "tumour sparing", "GTV_opt"]),
-        ("surroundings", ["perilesional", "tumour oedema", "benign lesion", "peri-tumoral"]),
+        ("surroundings", ["perilesional", "tumour oedema", "benign lesion", "peri-tumoral", "Tumorödem"]),
+        ("a marker, a control or no tumour", ["Muscle mass", "lean mass", "Control lesion", "lesion control", "Tumor bbox",
+                                              "Lesion ROI box", "tumor clip", "Fiducial tumor", "tumor_marker",
+                                              "lesion biopsy", "pseudotumor", "Mirror lesion", "Tumor_bolus"]),
     ],
 )  # fmt: skip
 def test_what_a_name_shows_to_be_no_tumour_is_left_and_said_why(why, names):
@@ -341,6 +431,19 @@ def test_an_organ_without_its_tumour_is_left_and_a_given_pattern_is_taken_as_it_
     told = convert(tmp_path / "in", tmp_path / "own", keep_ids=True, tumour="gtv")
     assert any("mask from GTV-1 + Lungs-GTV" in line for line in told)
     assert any("Lungs-GTV is 23 times as large as GTV-1; see that both are tumour" in line for line in told)
+
+
+def test_regions_taken_that_hold_or_overlap_another_are_told(tmp_path):
+    regions = {"GTV": (7, 40), "GTV large": (12, 40), "GTV left": (7, 44), "GTV far": (7, 100), "GTV copy": (7, 40)}
+    files, drawn = make_lesions(tmp_path / "in", regions)
+    make_structures(tmp_path / "in", files, drawn)
+    told = [line.removeprefix("sub-P1_ct: ").split(";")[0] for line in converted(tmp_path)[0]]
+    assert [line for line in told if " holds " in line] == [
+        f"GTV large holds {name}" for name in ("GTV", "GTV left", "GTV copy")
+    ]
+    lens = [line.replace("% of", "").split(" overlaps ") for line in told if " overlaps " in line]
+    assert [(one, other[3:]) for one, other in lens] == [("GTV", "GTV left"), ("GTV left", "GTV copy")]
+    assert int(lens[0][1][:2]) == pytest.approx(58, abs=4)  # of balls of 7 mm whose middles are 4 mm apart
 
 
 def test_structure_sets_that_differ_are_not_guessed_between_and_a_pattern_chooses(tmp_path):
@@ -411,9 +514,68 @@ def test_a_lone_contour_is_as_thick_as_the_structure_set_or_a_slice(tmp_path):
     for number, (regions, slices) in enumerate(cases):
         path = make_structures(tmp_path / str(number), files, regions)
         head = pydicom.dcmread(path)
-        series = find(tmp_path / "in").series[0]
-        mask = masks.drawn(path, head, {1: "GTV"}, volume(series)[1], (64, 48, 12))[0].mask
+        affine = volume(find(tmp_path / "in").series[0])[1]
+        mask = masks.drawn(path, head, {1: "GTV"}, affine, (64, 48, 12), [(affine, (64, 48, 12))])[0].mask
         assert mask.sum() * 6 == pytest.approx(slices * 100 * np.pi, rel=0.02)
+
+
+def make_mr(folder, name, kind, volume, direction, first, step):
+    """An MR series whose first slice begins at `first` (mm), each further one `step` (mm) on."""
+    files = make_series(folder, "MR", name, volume, direction, **HEADER, SeriesDescription=kind)
+    for number, path in enumerate(files):
+        spoil(path, lambda ds, at=number: setattr(ds, "ImagePositionPatient", (first + at * np.array(step)).tolist()))
+    return files
+
+
+@pytest.mark.parametrize("turned", [None, 2, 5, 30])
+def test_contours_across_the_slices_of_another_series_are_drawn_on_their_own_and_counted_there(tmp_path, turned):
+    first = np.array([10.0, -20.0, 30.0])
+    own = make_mr(tmp_path / "in", "a", "FLAIR", np.zeros((64, 48, 12)), AXIAL, first, (0, 0, 4))
+    if turned is None:  # sagittal
+        first, step, direction, shape = first + [96, 0, 60], (-4.0, 0, 0), [0, 1, 0, 0, 0, -1], (72, 24, 25)
+    else:
+        cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+        direction, step, shape = [1, 0, 0, 0, cos, sin], (0, -4 * sin, 4 * cos), (64, 48, 30)
+        first = first + [0, 0, -30]
+    make_mr(tmp_path / "in", "b", "T2", np.zeros(shape), direction, first, step)
+    drawn, truth = ball(14, (50.0, 50.0, 54.0), 4.0)
+    make_structures(tmp_path / "in", own, {"GTV": drawn})
+    convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    masks_of = {path.name: values_of(path) > 0 for path in (tmp_path / "out").rglob("*_dseg.nii.gz")}
+    assert sorted(masks_of) == ["sub-P1_FLAIR_dseg.nii.gz", "sub-P1_T2w_dseg.nii.gz"]
+    for name, mask in masks_of.items():
+        assert mask.sum() * 24 == pytest.approx(truth, rel=0.02)
+        affine = nib.load(tmp_path / "out/sub-P1/anat" / name).affine
+        centre = affine[:3, :3] @ np.argwhere(mask).mean(axis=0) + affine[:3, 3]
+        assert centre == pytest.approx([-50, -50, 54], abs=0.5)
+    for path in own:  # and without that series the image is kept, with no mask
+        path.unlink()
+    told = convert(tmp_path / "in", tmp_path / "alone", keep_ids=True)
+    assert [path.name for path in (tmp_path / "alone").rglob("*.nii.gz")] == ["sub-P1_T2w.nii.gz"]
+    assert any(
+        "no mask: contours lie across the slices in in/structures/RS1.dcm, expected along" in line for line in told
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_region_drawn_on_one_or_two_thick_slices_keeps_its_volume_on_thin_ones(tmp_path, count):
+    first = np.array([10.0, -20, 30])
+    thick = make_mr(tmp_path / "in", "a", "FLAIR", np.zeros((64, 48, 10)), AXIAL, first, (0, 0, 8))
+    make_mr(tmp_path / "in", "b", "T1", np.zeros((64, 48, 80)), AXIAL, first, (0, 0, 1))
+    drawn = {"GTV": [circle(10, z, (50, 50)) for z in (62, 70)[:count]]}
+
+    def check(out, names):
+        convert(tmp_path / "in", tmp_path / out, keep_ids=True)
+        for name in names:
+            mask = values_of(tmp_path / out / f"sub-P1/anat/sub-P1_{name}_dseg.nii.gz") > 0
+            assert mask.sum() * (48 if name == "FLAIR" else 6) == pytest.approx(count * 800 * np.pi, rel=0.02)
+
+    path = make_structures(tmp_path / "in", thick, drawn)
+    check("both", ["FLAIR", "T1w"])
+    make_structures(tmp_path / "in", thick, drawn | {"Brain": [circle(40, z, (60, 50)) for z in range(30, 110, 8)]})
+    for each in (path, *thick):  # now other regions alone tell how thick the slices were
+        each.unlink()
+    check("one", ["T1w"])
 
 
 # SEG

@@ -1,9 +1,13 @@
 """What identifies a patient is found, what does not is left alone, and small counts cannot be worked out."""
 
+import dataclasses
 import gzip
 import hashlib
+import importlib
+import io
 import itertools
 import json
+import subprocess
 import textwrap
 import uuid
 from pathlib import Path
@@ -16,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from survpack import checking, privacy
+from survpack import adapters, checking, privacy
 from survpack.cohort import IMAGES, Cohort
 from survpack.errors import BadInput
 
@@ -229,6 +233,95 @@ def test_a_column_of_dates_numbers_or_names_is_told_once(tmp_path, name, cells, 
     path = tmp_path / "table.csv"
     pd.DataFrame({name: cells}).to_csv(path, index=False)
     assert [finding.severity for finding in privacy.findings_in_table(path)] == [severity]
+
+
+@pytest.mark.parametrize(
+    "name", ["Name, Vorname", "Vor- und Nachname", "Patientenname", "PatName", "pt_name", "nom_patient", "Nom et prénom", "Cognome",
+             "nombre_paciente", "naam", "姓名", "患者姓名", "Имя", "last_name", "name", "patient_id", "ID", "Patient"]
+)  # fmt: skip
+def test_a_column_of_names_is_told_in_whatever_language_and_under_an_id(tmp_path, name):
+    path = tmp_path / "table.csv"
+    pd.DataFrame({name: ["Smith, John", "Müller, Jürgen", "Li, Bo"]}).to_csv(path, index=False)
+    assert [finding.severity for finding in privacy.findings_in_table(path)] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "severity"),
+    [("geb_dat", ["13.04.48"], "error"), ("Geb.", ["48"], "error"), ("yob", [1931], "warning"), ("MRI1", ["13.4.19", "14.5.19"], "warning"),
+     ("when", ["4/13/19", "5/2/19"], "warning"), ("insurance_number", ["A123"], "error"), ("referring_physician", ["House"], "error"),
+     ("treating_doctor", ["Dr. House"], "error"), ("patient_code", ["MUEL1948"], "warning"), ("ID", ["Mueller", "Roe"], "warning")],
+)  # fmt: skip
+def test_births_short_dates_and_staff_are_told(tmp_path, name, cells, severity):
+    path = tmp_path / "table.csv"
+    pd.DataFrame({name: cells}).to_csv(path, index=False)
+    assert [finding.severity for finding in privacy.findings_in_table(path)] == [severity]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"insurance_status": ["private", "public"], "insurance": ["medicare", "none"]}, {"physician_assessed": ["y", "n"]},
+     {"physician_assessed_response": ["CR", "PD"]}, {"referring_physician_specialty": ["onc", "neuro"]}, {"physician": [1, 2]},
+     {"physician_visits": [3, 4]}, {"name": ["GTV-1", "Heart"], "volume": [1, 2]}, {"label": [1, 2], "name": ["necrosis", "edema"]},
+     {"diagnostics_Mask-original_VoxelNum": [2074786, 1900765], "VolumeNum": [1, 1]}, {"file_name": ["a"], "drug_name": ["b"]},
+     {"fraction": ["1/2/10", "3/4/20"], "visit": ["1.1.2", "2.1.3"]}, {"tool": ["1.2.13", "20.2.1"]},
+     {"site_id": ["Mayo Clinic", "MD Anderson"], "scanner_name": ["Skyra", "Vida"], "sub_region_name": ["a", "b"]}],
+)  # fmt: skip
+def test_a_column_of_a_status_a_region_a_count_or_a_version_names_nobody(tmp_path, columns):
+    path = tmp_path / "table.csv"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    assert privacy.findings_in_table(path) == []
+
+
+def test_a_name_of_people_is_not_taken_for_one_of_regions(tmp_path):
+    path = tmp_path / "table.csv"
+    for columns in (
+        {"name": ["Smith, John"], "volume": [1]},
+        {"name": ["Doe"], "age": [61], "volume": [1]},
+        {"name": ["Doe"]},
+    ):
+        pd.DataFrame(columns).to_csv(path, index=False)
+        assert [finding.severity for finding in privacy.findings_in_table(path)] == ["error"], columns
+
+
+def test_a_date_in_the_name_of_a_table_is_its_release_and_in_that_of_a_scan_or_folder_somebodys(tmp_path):
+    for name in ("clinical_20210503.csv", "export_2021-05-03.xlsx", "NOTES-3-Oct-2019.txt"):
+        (tmp_path / name).touch()
+        assert [one.severity for one in privacy.findings_in_name(tmp_path / name, tmp_path)] == ["warning"]
+    for name in ("P1_20180209_CT.nii.gz", "20180209.dcm", "IM_20180209", "scan_2018-02-09.mha"):
+        (tmp_path / name).touch()
+        assert [one.severity for one in privacy.findings_in_name(tmp_path / name, tmp_path)] == ["error"]
+    (tmp_path / "2018-02-09").mkdir()
+    assert [one.severity for one in privacy.findings_in_name(tmp_path / "2018-02-09", tmp_path)] == ["error"]
+    (tmp_path / "DOE^JOHN.csv").touch()
+    assert [one.severity for one in privacy.findings_in_name(tmp_path / "DOE^JOHN.csv", tmp_path)] == ["error"]
+    (tmp_path / "cohort.yaml").write_text("table: clinical_20210503.csv\npatient_id: ID\n")
+    assert privacy.findings_in_file(tmp_path / "cohort.yaml") == []
+
+
+@pytest.mark.parametrize("name", adapters.ADAPTERS)
+def test_no_public_set_is_refused_for_the_name_or_a_shifted_date_of_a_file_that_its_adapter_asks_for(tmp_path, name):
+    module = importlib.import_module(f"survpack.adapters.{name.replace('-', '_')}")
+    table = tmp_path / module.TABLE
+    table.parent.mkdir(exist_ok=True)
+    content = "{}" if table.suffix == ".json" else "ID,Date of Death\nR01-001,3/21/1995\n"
+    table.write_text(content) if table.suffix != ".xlsx" else pd.read_csv(io.StringIO(content)).to_excel(
+        table, index=False
+    )
+    (table.parent / "W39_1998.09.19_Segm.nii").touch()
+    cohort = Cohort(name, pd.DataFrame(), pd.DataFrame(columns=IMAGES), {}, {}, table=str(table))
+    told = checking._personal(cohort)
+    assert {one.severity for one in told} <= {"warning"}
+    assert not [one for one in told if one.where == str(table) and "in the name" in one.found]
+    own = checking._personal(dataclasses.replace(cohort, name="mine"))
+    assert "error" in {one.severity for one in own}
+    (table.parent / "DOE^JOHN.txt").touch()
+    assert "error" in {one.severity for one in checking._personal(cohort)}
+
+
+def test_the_key_that_the_readme_has_written_is_ignored_by_git():
+    root = Path(privacy.__file__).parents[1]
+    for name, ignored in [("key.tsv", True), ("ucsf_key.tsv", True), ("key-2.tsv", True), ("participants.tsv", False)]:
+        assert (subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=root).returncode == 0) == ignored
 
 
 @settings(max_examples=40, deadline=None)

@@ -164,6 +164,89 @@ def test_slices_whose_location_and_position_order_them_differently_are_refused(t
     assert volume(find(tmp_path / "noise").series[0])[0].shape == planted.shape
 
 
+@pytest.mark.parametrize(
+    "begin", [[0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2], [0, 1, 2, 3, 4, 5] * 2, [100, 101, 102, *range(9)]]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_slice_location_that_begins_again_contradicts_no_position(tmp_path, begin, sign):
+    again = {"change": lambda number, ds: setattr(ds, "SliceLocation", sign * 4.0 * begin[number])}
+    positions, directions, planted = stack()
+    written(tmp_path, positions, directions, planted, **again)
+    values, affine, _ = taken(tmp_path)
+    assert values == pytest.approx(field(places(affine, values.shape)), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "order", [[*range(6, 12), *range(6)], [0, 1, 2, 5, 4, 3, *range(6, 12)], [*range(10), 11, 10], [1, 0, *range(2, 12)], [0, 1, 2, 3, 5, 4, 6, 7, 8, 0, 1, 2]]
+)  # fmt: skip
+def test_a_slice_location_that_orders_the_same_places_otherwise_is_refused(tmp_path, order):
+    other = {"change": lambda number, ds: setattr(ds, "SliceLocation", 4.0 * order[number])}
+    written(tmp_path, *stack(), **other)
+    with pytest.raises(BadInput, match="in another by Slice Location"):
+        ordered(find(tmp_path).series[0])
+
+
+SCOUT = [1, 0, 0, 0, 0, -1]
+
+
+def with_strays(folder, *changes, **stacked):
+    """A stack, and a copy of its first slice for each change, as of the same series; the strays come first by name."""
+    made = written(folder, *stack(**stacked))
+    for number, change in enumerate(changes):
+        ds = pydicom.dcmread(made[0])
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        change(ds)
+        ds.save_as(folder / f"0{number}.dcm")
+
+
+def larger(ds):
+    ds.Rows, ds.Columns, ds.PixelData = 10, 10, bytes(200)
+
+
+def unplaced(ds):
+    del ds.ImagePositionPatient, ds.ImageOrientationPatient
+
+
+def across(ds):
+    ds.ImageOrientationPatient = SCOUT
+
+
+@pytest.mark.parametrize("changes", [[across], [unplaced], [larger], [across, across, unplaced]])
+def test_scouts_and_screenshots_within_a_series_are_left_out_and_told(tmp_path, changes):
+    with_strays(tmp_path / "in", *changes)
+    found = find(tmp_path / "in")
+    assert found.counted["scout views or screenshots within a series"] == len(changes)
+    assert "ImagePositionPatient" in found.series[0].head and found.series[0].head.Rows == 16
+    values, affine, _ = taken(tmp_path / "in")
+    assert values.shape == (20, 16, 12)
+    assert values == pytest.approx(field(places(affine, values.shape)), abs=0.01)
+    told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert f"left out: {len(changes)} files scout views or screenshots within a series" in told
+
+
+def next_one(ds):
+    across(ds)
+    ds.ImagePositionPatient = [10, -20, 30 + 48]
+
+
+def turned_a_little(ds):
+    turned(cosines := np.array([ds.ImageOrientationPatient], dtype=float), 0, 3, [0, 0, 1])
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = cosines[0].round(6).tolist(), [10, -20, 30 + 48]
+
+
+@pytest.mark.parametrize("changes", [[next_one], [turned_a_little], [across] * 4, [lambda ds: ds.pop("PixelSpacing")]])
+def test_what_may_be_a_slice_with_a_spoilt_header_is_no_scout(tmp_path, changes):
+    with_strays(tmp_path, *changes)
+    with pytest.raises(BadInput, match="several directions|two slices at one place|without position"):
+        ordered(find(tmp_path).series[0])
+
+
+def test_few_slices_and_a_scout_are_refused(tmp_path):
+    with_strays(tmp_path, across, count=8)
+    with pytest.raises(BadInput, match="several directions"):
+        ordered(find(tmp_path).series[0])
+
+
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 @pytest.mark.parametrize(
     "direction",
@@ -493,7 +576,7 @@ def test_a_modality_lut_holds_its_ends_and_may_begin_below_zero(tmp_path):
     assert np.array_equal(read(files)[0], np.clip(stored + 20, 0, 49) + 7.0)
 
 
-@pytest.mark.parametrize("kind", ["MGML", "Z_EFF", "ED", "HU_MOD", "OD", "US", "PCT"])
+@pytest.mark.parametrize("kind", ["MGML", "Z_EFF", "ED", "HU_MOD", "OD", "PCT"])
 def test_a_ct_in_another_unit_than_hounsfields_is_left_out(tmp_path, grey, kind):
     files = make_series(tmp_path / "in", volume=grey, RescaleType=kind)
     make_series(tmp_path / "in", "MR", volume=grey, RescaleType=kind, SeriesDescription="T1")
@@ -503,6 +586,28 @@ def test_a_ct_in_another_unit_than_hounsfields_is_left_out(tmp_path, grey, kind)
     changed(files, lambda number, ds: with_table(ds, np.arange(3000), 0, kind))
     with pytest.raises(BadInput, match="another unit than HU"):
         read(files)
+
+
+@pytest.mark.parametrize("lut", [False, True])
+def test_a_ct_in_an_unspecified_unit_is_hu_where_air_and_tissue_say_so(tmp_path, grey, lut):
+    def told(number, ds):
+        if lut:
+            with_table(ds, np.arange(3000) - 1024, 0, "US")
+            ds.pop("RescaleSlope", None), ds.pop("RescaleIntercept", None)
+
+    files = changed(make_series(tmp_path / "in", volume=grey, RescaleType="US"), told)
+    values, facts = read(files)
+    assert np.array_equal(values, grey - 1024.0) and "read as HU" in facts["Unspecified"]
+    assert any("read as HU" in line for line in convert(tmp_path / "in", tmp_path / "out", keep_ids=True))
+    rng = np.random.default_rng(0)
+    for name, other in {
+        "iodine": rng.integers(1024, 1100, grey.shape),  # mg/mL above 0
+        "density": rng.integers(1024, 2300, grey.shape),  # 0 to 1.3, in thousandths
+        "background": np.where(grey > 2900, 0, 2000),  # air, and nothing that is tissue
+        "atomic": rng.integers(1030, 1040, grey.shape),
+    }.items():
+        with pytest.raises(BadInput, match="another unit than HU"):
+            read(changed(make_series(tmp_path / name, volume=other, RescaleType="US"), told))
 
 
 @pytest.mark.parametrize("kind", ["HU", "", None, "hu "])
@@ -690,3 +795,40 @@ def test_a_pet_stored_as_monochrome1_has_the_suv_of_its_activity(tmp_path):
     convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
     found = values_of(tmp_path / "out/sub-P1/anat/sub-P1_pet.nii.gz")
     assert found == pytest.approx(np.arange(120).reshape(6, 5, 4) * 80_000 / (2e8 * 2 ** (-3600 / 6000)), rel=1e-5)
+
+
+# Whole patients
+
+
+def test_a_pet_that_is_a_body_is_told_by_its_uptake_alone_and_one_that_is_none_in_words(tmp_path):
+    for number, slope in enumerate((1000, 1e5)):
+        rng = np.random.default_rng(0)
+        folder, tags = tmp_path / str(number), {"RescaleSlope": slope, "RadionuclideHalfLife": 6586.2}
+        pet(folder / "in", volume=rng.integers(1, 9, (6, 5, 4)), slopes=[slope] * 4, **tags)
+        told = [line for line in convert(folder / "in", folder / "out", keep_ids=True) if "SUV" in line]
+        assert told[0] == "sub-P1_pet: SUV: weight, dose and decay over 60 min"
+        assert [("a mean of" in line and "where a body has about 1" in line) for line in told[1:]] == [True] * number
+
+
+def test_a_patient_without_dates_has_one_session_if_it_is_of_one_study(tmp_path):
+    bare = {"StudyDate": "", "SeriesDescription": "T1"}
+    make_series(tmp_path / "one", **bare)
+    make_series(tmp_path / "one", "MR", **bare)
+    told = convert(tmp_path / "one", tmp_path / "a", keep_ids=True)
+    assert "sub-P1: no Study Date, so its one study is day 0" in told
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*.nii.gz")) == ["sub-P1_T1w.nii.gz", "sub-P1_ct.nii.gz"]
+    make_series(tmp_path / "two", **bare, StudyInstanceUID="1.2.3")
+    make_series(tmp_path / "two", "MR", **bare)
+    with pytest.raises(BadInput, match="no Study Date in its study, of 2, expected one in each, .*; ask for the days"):
+        convert(tmp_path / "two", tmp_path / "b", keep_ids=True)
+
+
+def test_a_series_without_a_date_is_of_the_day_that_its_study_has(tmp_path):
+    make_series(tmp_path / "in", StudyDate="", StudyInstanceUID="1.2.3")
+    make_series(tmp_path / "in", "MR", SeriesDescription="T1", StudyDate="20190412", StudyInstanceUID="1.2.3")
+    make_series(tmp_path / "in", "MR", "b", SeriesDescription="T1", StudyDate="20190512", StudyInstanceUID="1.2.4")
+    make_series(tmp_path / "in", "MR", "c", SeriesDescription="T2", StudyDate="", StudyInstanceUID="1.2.5")
+    told = convert(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert any("no Study Date in its study, of 3" in line for line in told)
+    names = ["sub-P1_ses-1_T1w.nii.gz", "sub-P1_ses-1_ct.nii.gz", "sub-P1_ses-2_T1w.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.nii.gz")) == names

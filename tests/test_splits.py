@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from survpack.errors import BadInput
-from survpack.splits import make_splits
+from survpack.splits import make_splits, read_given
 
 
 @st.composite
@@ -95,3 +95,80 @@ def test_too_few_events_are_told_with_the_remedy():
     outcome = pd.DataFrame({"patient_id": list("abcdef"), "site": "a", "time_days": 1.0, "event": [1, 1, 1, 0, 0, 0]})
     with pytest.raises(BadInput, match=r"3 events among 6 patients.*3 folds.*splits\.folds.*to 2 or fewer"):
         make_splits(outcome, folds=3, test_fraction=0.2, seed=1)
+
+
+# --- a split that is given ----------------------------------------------------------------------------------------
+
+
+def told(count, test, folds=None):
+    ids = pd.Series([f"P{k:03d}" for k in range(count)])
+    named = pd.Series(["Test" if k in test else " train" for k in range(count)])
+    return read_given(named, folds, ids, "column `split`")
+
+
+def people(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({
+        "patient_id": [f"P{k:03d}" for k in range(count)], "site": "a",
+        "time_days": rng.integers(10, 900, count).astype(float), "event": np.arange(count) % 2 == 0,
+    })  # fmt: skip
+
+
+def test_who_is_named_for_the_test_set_is_in_it_and_nobody_else():
+    splits = make_splits(people(60), folds=4, test_fraction=0.2, seed=1, given=told(60, range(20, 60)))
+    assert set(splits.loc[splits["split"] == "test", "patient_id"]) == {f"P{k:03d}" for k in range(20, 60)}
+    dev = splits[splits["split"] == "dev"].merge(people(60), on="patient_id")
+    assert sorted(dev["fold"].unique()) == [0, 1, 2, 3] and dev.groupby("fold")["event"].any().all()
+
+
+def test_folds_that_are_given_are_kept_and_numbered_from_0():
+    folds = pd.Series([np.nan if k in range(5) else 10 * (k % 3) for k in range(40)])
+    splits = make_splits(people(40), folds=5, test_fraction=0.2, seed=1, given=told(40, range(5), folds))
+    assert [splits["fold"].iloc[k] for k in range(5)] == [-1] * 5
+    assert (splits["fold"].iloc[5:] == np.arange(5, 40) % 3).all()
+
+
+@pytest.mark.parametrize(
+    ("named", "what"),
+    [
+        (["test", "train", "maybe"], "'maybe' for patient P002"),
+        (["test", "train", None], "nothing for patient P002"),
+        (["train", "train", "train"], "everybody is in `dev`"),
+    ],
+)
+def test_a_split_that_says_no_side_is_refused_by_name(named, what):
+    with pytest.raises(BadInput, match=what):
+        read_given(pd.Series(named), None, pd.Series(["P000", "P001", "P002"]), "column `split`")
+
+
+def test_a_test_set_without_an_event_is_refused():
+    everyone = people(40).assign(event=lambda table: table.index >= 10)
+    with pytest.raises(BadInput, match="the test set without an event"):
+        make_splits(everyone, folds=3, test_fraction=0.2, seed=1, given=told(40, range(5)))
+
+
+@pytest.mark.parametrize("way", ["column", "file"])
+def test_a_cohort_of_ones_own_names_its_test_set_by_a_column_or_a_file(tmp_path, monkeypatch, way):
+    from survpack import adapters, params, paths
+
+    monkeypatch.setattr(paths, "RAW", tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    chart = (
+        people(30)
+        .rename(columns={"patient_id": "participant_id"})
+        .assign(age=60, event=lambda t: t["event"].astype(int))
+    )
+    side = np.where(np.arange(30) < 12, "train", "test")
+    (chart.assign(used=side) if way == "column" else chart).to_csv(folder / "participants.tsv", sep="\t", index=False)
+    (folder / "participants.json").write_text('{"age": {"Units": "years"}}')
+    pd.DataFrame({"patient_id": "sub-" + chart["participant_id"], "split": side}).to_csv(
+        folder / "split.csv", index=False
+    )
+    choice = params.load()
+    given = choice.splits.model_copy(update={"given": {"mine": {"column": "used", "file": "split.csv"}[way]}})
+    kept = choice.cohort | {"mine": {"selection": {}}}
+    cohort = adapters.load("mine", choice.model_copy(update={"splits": given, "cohort": kept}))
+    cohort.save(tmp_path / "kept")
+    split = type(cohort).load(tmp_path / "kept").split
+    assert split["split"].tolist() == ["dev"] * 12 + ["test"] * 18

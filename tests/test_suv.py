@@ -81,14 +81,14 @@ def test_an_injection_well_after_the_scan_is_refused_with_its_distance(injected,
         factor(head(injected=None, RadiopharmaceuticalStartTime=injected))
 
 
-@pytest.mark.parametrize("hours", [12, 25, 49])
-def test_an_uptake_over_six_half_lives_is_refused(hours):
-    with pytest.raises(BadInput, match="after the injection, expected 0 to 11.0 h"):
+@pytest.mark.parametrize("hours", [5.6, 8, 12, 25, 49])
+def test_an_uptake_over_three_half_lives_is_refused(hours):
+    with pytest.raises(BadInput, match="after the injection, expected 0 to 5.5 h"):
         factor(head(injected=SCAN - timedelta(hours=hours)))
 
 
 @pytest.mark.parametrize(
-    ("clock", "scan", "hours"), [("233000", "003000", 1), ("190000", "005900", 359 / 60), ("235000", "000600", 4 / 15)]
+    ("clock", "scan", "hours"), [("233000", "003000", 1), ("193000", "005900", 329 / 60), ("235000", "000600", 4 / 15)]
 )
 def test_a_scan_past_midnight_is_of_the_evening_before(clock, scan, hours):
     ds = head(injected=None, RadiopharmaceuticalStartTime=clock, SeriesTime=scan)
@@ -112,7 +112,7 @@ def test_a_nuclide_that_lasts_is_scanned_days_later(name, days):
 
 def test_a_nuclide_that_lasts_needs_the_date_of_its_injection():
     ds = head(half_life=ZIRCONIUM, injected=None, RadiopharmaceuticalStartTime="101500")
-    with pytest.raises(BadInput, match="no date of the injection"):
+    with pytest.raises(BadInput, match="without the date of the injection"):
         factor(ds)
 
 
@@ -161,7 +161,7 @@ def test_times_in_the_old_way_are_read(written):
 
 @pytest.mark.parametrize("written", ["20190412", "2019", "noon", "00000000000000"])
 def test_a_date_without_a_time_is_no_time(written):
-    with pytest.raises(BadInput, match="no Radiopharmaceutical Start Time"):
+    with pytest.raises(BadInput, match="without Radiopharmaceutical Start Time"):
         ds = head(injected=None)
         setattr_raw(ds.RadiopharmaceuticalInformationSequence[0], "RadiopharmaceuticalStartDateTime", written.encode())
         factor(ds)
@@ -202,13 +202,146 @@ def test_acquisition_date_time_counts_where_there_is_nothing_else(tmp_path):
     assert suv_factor(series)[0] == pytest.approx(expected(1))
 
 
-@given(st.floats(0.01, 10), st.sampled_from(sorted(HALF_LIVES)), st.floats(1.5, 300), st.floats(7, 10))
+@given(st.floats(0.01, 5.9), st.sampled_from(sorted(HALF_LIVES)), st.floats(1.5, 300), st.floats(7, 10))
 def test_activity_that_decays_as_the_nuclide_does_has_one_suv_whenever_it_is_scanned(waited, name, weight, log_dose):
     half_life = HALF_LIVES[name]
     hours = waited * half_life / 3600 / 2
     ds = head(weight, 10**log_dose, half_life, SCAN - timedelta(seconds=round(hours * 3600)))
     left = 10**log_dose * 2 ** (-round(hours * 3600) / half_life)
     assert factor(ds)[0] * left / (1000 * weight) == pytest.approx(1, rel=1e-4)
+
+
+NONE = [("", "")]  # no Acquisition Time
+
+
+@pytest.mark.parametrize("scan", ["101500", "081500", "030000", "015900", "000500"])
+@pytest.mark.parametrize("dated", [False, True])
+def test_an_injection_at_midnight_is_none_unless_its_date_says_that_it_was_within_two_hours(scan, dated):
+    """Of 33 and 15.6 times the SUV, with scans at 10:15 and 08:15."""
+    told = (
+        {"injected": "20190412000000.00"} if dated else {"injected": None, "RadiopharmaceuticalStartTime": "000000.00"}
+    )
+    ds = head(SeriesTime=scan, **told)
+    if dated and scan < "02":
+        hours = int(scan[:2]) + int(scan[2:4]) / 60
+        assert factor(ds, NONE)[0] == pytest.approx(expected(hours))
+    else:
+        with pytest.raises(BadInput, match="without Radiopharmaceutical Start Time"):
+            factor(ds, NONE)
+
+
+def test_a_day_of_injection_and_a_time_of_injection_make_one():
+    ds = head(injected="20190412000000", RadiopharmaceuticalStartTime="101500")
+    assert factor(ds)[0] == pytest.approx(expected(1))
+    lasting = head(half_life=ZIRCONIUM, injected="20190409000000", RadiopharmaceuticalStartTime="101500")
+    assert factor(lasting)[0] == pytest.approx(expected(73, ZIRCONIUM))
+    with pytest.raises(BadInput, match="without Radiopharmaceutical Start Time"):
+        factor(head(half_life=ZIRCONIUM, injected="20190409000000"))
+    assert factor(head(RadiopharmaceuticalStartTime="000000"))[0] == pytest.approx(expected(1))
+
+
+def test_a_scan_at_midnight_is_none():
+    ds = head(injected=None, RadiopharmaceuticalStartTime="101500", SeriesTime="000000")
+    assert factor(ds)[0] == pytest.approx(expected(1))  # by the first slice
+    with pytest.raises(BadInput, match="without Series Time and Acquisition Time"):
+        factor(ds, [("20190412", "000000.00")])
+    with pytest.raises(BadInput, match="without"):
+        factor(head(injected=None, RadiopharmaceuticalStartTime="000000", SeriesTime="000000"), [("", "000000")])
+
+
+@pytest.mark.parametrize("clock", ["120000", "120000.00", "010101", "111111", "235959"])
+@pytest.mark.parametrize("acquired", [True, False])
+def test_times_that_were_all_set_to_one_are_refused(clock, acquired):
+    """Of 0.685 times the SUV."""
+    stamps = [("20190412", clock)] * 3 if acquired else NONE
+    for told in ({"injected": None, "RadiopharmaceuticalStartTime": clock}, {"injected": "20190412" + clock}):
+        with pytest.raises(BadInput, match="in the very second of the scan"):
+            factor(head(SeriesTime=clock, **told), stamps)
+    with pytest.raises(BadInput, match="in the very second of the scan"):
+        factor(head(injected="20190410" + clock, SeriesTime=clock), stamps)
+
+
+def test_what_is_gone_in_minutes_is_scanned_as_it_is_injected_and_a_late_frame_is_of_a_scan_that_began_then():
+    half_life = HALF_LIVES["_15Oxygen"]
+    assert factor(head(half_life=half_life, injected=SCAN))[0] == pytest.approx(expected(0))
+    late = [("20190412", "115500")]
+    assert factor(head(injected=SCAN), late)[0] == pytest.approx(expected(0))
+
+
+@pytest.mark.parametrize("day", ["", None, "20190412"])
+@pytest.mark.parametrize("dates", [{}, {"StudyDate": "20190412"}, {"StudyDate": "20190412", "SeriesDate": ""}])
+def test_a_bare_acquisition_time_is_of_the_day_of_its_study_or_series(day, dates):
+    """Of 4.14 times the SUV, by the time of a later reconstruction."""
+    ds = head(injected=None, RadiopharmaceuticalStartTime="101500", SeriesTime="150000", **dates)
+    assert factor(ds, [(day, "111500")] * 2)[0] == pytest.approx(expected(1))
+
+
+def test_the_day_of_a_bare_acquisition_time_may_stand_in_the_date_time_beside_it(tmp_path):
+    times = {"AcquisitionDate": None, "AcquisitionDateTime": "20190412111500", "SeriesTime": "150000"}
+    series = pet(tmp_path, RadionuclideHalfLife=FLUORINE, **times)
+    assert series.acquired == [("20190412", "111500")] * 4
+    assert suv_factor(series)[0] == pytest.approx(expected(1))
+
+
+def test_beds_of_their_own_times_and_factors_have_one_start():
+    beds = [("20190412", clock) for clock in ("112400", "112100", "111800", "111500")]
+    decays = [2 ** ((seconds + 90) / FLUORINE) for seconds in (540, 360, 180, 0)]
+    for clock in ("111500", "104500", "150000"):
+        ds = head(SeriesTime=clock, ActualFrameDuration=180_000)
+        assert suv_factor(Series(ds, [(Slice,)] * 4, beds, decays))[0] == pytest.approx(expected(1))
+
+
+def test_a_half_life_in_hours_that_could_be_of_another_nuclide_stands_in_the_sentence():
+    with pytest.raises(
+        BadInput, match="a scan 4.0 days after the injection, expected 0 to 4 min for a half-life of 78.4 s"
+    ):
+        factor(head(half_life=78.4, injected=SCAN - timedelta(days=4)))
+
+
+def test_a_reconstruction_of_the_next_day_is_not_the_scan():
+    for clock in ("080000", "104500", "150000"):
+        ds = head(StudyDate="20190412", SeriesDate="20190413", SeriesTime=clock)
+        assert factor(ds, [("", "111500")])[0] == pytest.approx(expected(1))
+    ds = head(half_life=ZIRCONIUM, injected="20190409101500", StudyDate="20190409", SeriesDate="20190412")
+    with pytest.raises(BadInput, match="without Acquisition Date"):
+        factor(ds, [("", "111500")])
+
+
+def test_without_any_date_of_the_scan_the_time_of_day_is_enough_but_of_a_nuclide_that_lasts():
+    for told in ({"injected": None, "RadiopharmaceuticalStartTime": "101500"}, {"injected": "20190412101500"}):
+        assert factor(head(SeriesDate="", **told), [("", "111500")])[0] == pytest.approx(expected(1))
+    with pytest.raises(BadInput, match="without the date of the injection, or of the scan"):
+        factor(head(half_life=ZIRCONIUM, SeriesDate=""), [("", "111500")])
+
+
+def test_an_injection_in_utc_needs_the_offset_of_the_scan_or_its_clock():
+    """Of 2.13 times the SUV."""
+    with pytest.raises(BadInput, match="expected Timezone Offset From UTC"):
+        factor(head(injected="20190412081500+0000"))
+    assert factor(head(injected="20190412081500+0000", TimezoneOffsetFromUTC="+0200"))[0] == pytest.approx(expected(1))
+    ds = head(injected="20190412044500+0000", RadiopharmaceuticalStartTime="101500")  # in India
+    assert factor(ds)[0] == pytest.approx(expected(1))
+    assert factor(head(injected="20190412101500+0200"))[0] == pytest.approx(expected(1))
+
+
+@pytest.mark.parametrize(("decay", "hours"), [(1.0063, 1), (2 ** (1800 / FLUORINE), 0.5), (None, 0.5)])
+def test_a_decay_factor_is_asked_wherever_it_is(decay, hours):
+    """Series Time half an hour before the first slice; of 0.83 times the SUV."""
+    tags = {"DecayFactor": decay} if decay else {}
+    assert factor(head(SeriesTime="104500", **tags))[0] == pytest.approx(expected(hours))
+
+
+def test_the_decay_factor_of_the_first_bed_counts_even_where_all_beds_have_one_time():
+    ds = head(SeriesTime="104500", DecayFactor=1.2)
+    beds = Series(ds, [(Slice,)] * 3, [("20190412", "111500")] * 3, [1.2, 1.0063, 1.1])
+    assert suv_factor(beds)[0] == pytest.approx(expected(1))
+
+
+def test_a_long_frame_decays_in_itself_and_a_factor_that_fits_nothing_is_refused():
+    long = {"ActualFrameDuration": 1200_000, "DecayFactor": 2 ** (600 / FLUORINE)}
+    assert factor(head(**long))[0] == pytest.approx(expected(1))
+    with pytest.raises(BadInput, match="Decay Factor that fits neither"):
+        factor(head(DecayFactor=2 ** (3600 / FLUORINE)))  # corrected to the injection
 
 
 # Dose, weight, half-life
@@ -224,14 +357,15 @@ def test_the_starred_suv_is_right_in_bq_and_kg(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"dose": 200}, "RadionuclideTotalDose 200, likely MBq, expected 1e\\+06 to 2e\\+10 Bq"),
-        ({"dose": 370.5}, "likely MBq"), ({"dose": 2000}, "likely MBq"), ({"dose": 200000}, "RadionuclideTotalDose 200000, likely kBq"),
-        ({"dose": 0.37}, "likely GBq"), ({"dose": 2e11}, r"RadionuclideTotalDose 2e\+11, expected"),
-        ({"weight": 80000}, "PatientWeight 80000, likely g, expected 1 to 400 kg"), ({"weight": 3500}, "likely g"),
-        ({"weight": 0.08}, "PatientWeight 0.08"), ({"weight": 0}, "no PatientWeight"), ({"weight": 600}, "PatientWeight 600"),
-        ({"half_life": 109.77, "code": ("C-111A1", "SRT", "^18^Fluorine")}, "RadionuclideHalfLife 109.77, likely minutes"),
-        ({"half_life": 1.83}, "RadionuclideHalfLife 1.83, likely hours"), ({"half_life": 6586200}, "likely milliseconds"),
-        ({"half_life": 109.77}, "after the injection, expected 0 to 11 min"),
+        ({"dose": 200}, "Radionuclide Total Dose 200, likely MBq, expected 1e\\+06 to 2e\\+10 Bq"),
+        ({"dose": 370.5}, "likely MBq"), ({"dose": 2000}, "likely MBq"), ({"dose": 200000}, "Radionuclide Total Dose 200000, likely kBq"),
+        ({"dose": 0.37}, "likely GBq"), ({"dose": 2e11}, r"Radionuclide Total Dose 2e\+11, expected"),
+        ({"weight": 80000}, "Patient Weight 80000, likely g, expected 1 to 400 kg"), ({"weight": 3500}, "likely g"),
+        ({"weight": 0.08}, "Patient Weight 0.08"), ({"weight": 0}, "no SUV without Patient Weight, expected a number of kg"), ({"weight": 600}, "Patient Weight 600"),
+        ({"half_life": 109.77, "code": ("C-111A1", "SRT", "^18^Fluorine")}, "Radionuclide Half Life 109.77, likely minutes"),
+        ({"half_life": 1.83}, "Radionuclide Half Life 1.83, likely hours"), ({"half_life": 6586200}, "likely milliseconds"),
+        ({"half_life": 109.77}, "Half Life 109.77, likely minutes"), ({"half_life": 109.8}, "Half Life 109.8, likely minutes"),
+        ({"half_life": 67.7}, "Half Life 67.7, likely minutes"),
     ],
 )  # fmt: skip
 def test_an_impossible_number_is_refused_with_its_likely_unit(changed, told):
@@ -254,8 +388,16 @@ def test_children_and_the_heavy_are_read(weight):
 def test_the_half_life_is_that_of_the_nuclide_however_it_is_coded(code):
     for right in (6586.2, 6588.0, 6584.4, 6600):
         assert factor(head(half_life=right, code=code))[0] > 0
-    with pytest.raises(BadInput, match="RadionuclideHalfLife 4070, expected 6586.2 s"):
+    with pytest.raises(BadInput, match="Radionuclide Half Life 4070, expected 6586.2 s"):
         factor(head(half_life=4070, code=code))
+
+
+@pytest.mark.parametrize("lacking", [None, "", 0])
+def test_a_nuclide_that_is_named_has_its_half_life(lacking):
+    found, how = factor(head(half_life=lacking, code=("C-111A1", "SRT", "^18^Fluorine")))
+    assert found == pytest.approx(expected(1)) and "by the nuclide's name" in how
+    with pytest.raises(BadInput, match="no SUV without Radionuclide Half Life"):
+        factor(head(half_life=lacking))
 
 
 def test_a_nuclide_that_no_list_has_is_trusted():
@@ -277,7 +419,7 @@ def test_two_injections_are_refused_and_the_same_told_twice_is_one():
         ({"Units": "Kilo Müller"}, "another Units than is known"), ({"DecayCorrection": "Müller"}, "another Decay Correction"),
         ({"Units": "GML", "SUVType": "Müller"}, "another SUV Type"), ({"DecayCorrection": "NONE"}, "'NONE'"),
         ({"CorrectedImage": ["Müller", "DECY"]}, "without ATTN"), ({"CorrectedImage": "ATTN"}, "without DECY"),
-        ({"RadiopharmaceuticalInformationSequence": []}, "RadionuclideTotalDose"),
+        ({"RadiopharmaceuticalInformationSequence": []}, "without Radionuclide Total Dose"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_without_repeating_free_text(changed, told):

@@ -16,8 +16,9 @@ from types import ModuleType
 import pandas as pd
 
 from survpack import paths, phantom
+from survpack.adapters.reading import read_table
 from survpack.checks import check_scan_days, spelled_alike
-from survpack.cohort import OUTCOME, VISITS, Cohort, select
+from survpack.cohort import OUTCOME, VISITS, Cohort, listed, select
 from survpack.errors import BadInput
 from survpack.params import Params
 
@@ -110,6 +111,7 @@ def load(name: str, params: Params) -> Cohort:
     table = _with_outcome(adapter.clinical(root), adapter.OUTCOMES, outcome, name)
     _require_rows(images, table, root)
     visits = adapter.visits(root) if hasattr(adapter, "visits") else pd.DataFrame(columns=VISITS)
+    given = _given_split(table, params.splits.given.get(name), root)
     features = adapter.features(root) if hasattr(adapter, "features") else pd.DataFrame(columns=["patient_id"])
     measured = table["patient_id"].isin({*visits["patient_id"], *features["patient_id"]})
     if "segmented" in table:
@@ -136,6 +138,7 @@ def load(name: str, params: Params) -> Cohort:
         notices=check_scan_days(chosen, dictionary, images, str(root / adapter.TABLE)),
         visits=visits[visits["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
         features=features[features["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
+        split=given[given["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
         imaged=_imaged(adapter, root),
     )
 
@@ -220,6 +223,28 @@ def _described(adapter: ModuleType, root: Path) -> tuple[dict, dict]:
     if hasattr(adapter, "dictionary"):  # a folder of one's own brings its dictionary
         return adapter.dictionary(root), adapter.labels(root)
     return adapter.DICTIONARY, adapter.LABELS
+
+
+def _given_split(table: pd.DataFrame, named: str | None, root: Path) -> pd.DataFrame:
+    """Who is in the test set, by the column or the file that `splits.given` names; no row where it names none."""
+    from survpack.splits import read_given
+
+    if not named:
+        return pd.DataFrame(columns=["patient_id", "split", "fold"])
+    if named in table:
+        return read_given(table[named], None, table["patient_id"], f"column `{named}`")
+    path = root / named
+    if not path.is_file():
+        raise BadInput(
+            f"params.yaml: splits.given names `{named}`, neither a column of the table nor a file in {root}; correct it there "
+            f"(columns found: {listed(table.columns, 20)})."
+        )
+    told = read_table(path, required=["patient_id", "split"])
+    twice = told["patient_id"][told["patient_id"].duplicated()]
+    if len(twice):
+        raise BadInput(f"{path}: patient {twice.iloc[0]} is listed twice, expected one row a patient; keep one.")
+    told = table[["patient_id"]].merge(told, on="patient_id", how="left")
+    return read_given(told["split"], told.get("fold"), told["patient_id"], str(path))
 
 
 def _imaged(adapter: ModuleType, root: Path) -> bool:

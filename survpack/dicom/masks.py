@@ -6,10 +6,13 @@ Files
   With `--structures` those that fit are united.
 
 Regions
-- Without `--tumour`, names of tumour (`TUMOUR`) are taken but for what they show to be something else (`_OTHERWISE`): a
-  planning volume or margin, lymph nodes, an organ without its tumour, what surgery left, what is spared, surroundings.
-  A pattern that was given is taken as it is.
-- Only closed contours enclose something; how they become voxels is told in `outlines`.
+- Without `--tumour`, names of tumour (`TUMOUR`) are taken but for what they show to be something else (`_OTHERWISE`), in
+  several languages: a planning volume or margin, lymph nodes, an organ without its tumour, what surgery left, what is
+  spared, surroundings, a marker or control. "Liver-GTV" is the organ without it, "liver-lesion" a lesion of it. A pattern
+  that was given is taken as it is. Of those taken, one that holds or largely overlaps another is told.
+- Only closed contours enclose something; how they become voxels is told in `outlines`. Where they lie across the slices
+  of an image, they are drawn on the series that the file names and counted on the image by their share; where that was
+  not read either, the image has no mask, and that is told.
 
 SEG
 - A voxel of a FRACTIONAL segment belongs to the region from half of `MaximumFractionalValue` on (so that a half is a half
@@ -21,33 +24,62 @@ SEG
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from survpack.dicom.outlines import KEPT, TRACE, chosen, filled, levels
-from survpack.dicom.series import Series, header, numbers_of
+from survpack.dicom.outlines import KEPT, TRACE, along, chosen, filled, levels
+from survpack.dicom.series import Series, header, numbers_of, ordered
 from survpack.errors import BadInput
 
-TUMOUR = r"GTV|tumou?r|neoplasm|lesion|(?<![a-z])mass(es)?(?![a-z])"
+TUMOUR = r"GTV|tumou?r|tumeur|neoplasm|lesion|(?<![a-z])mass(es)?(?![a-z])|(?<![a-z])mets?(?![a-z])|metasta"
 AGREE = 0.9  # Dice
 TENFOLD = 10
-_LESION = r"(gtv|tumou?r|neoplasm|lesion|mass)"
-_PLAIN = r"l|r|lt|rt|left|right|ct|mri?|pet|pt|t1|t2|flair|main|primary|total|whole|all|manual|auto|roi|the|new"
+HOLDS, OVERLAPS = 0.95, 0.5  # of the smaller region
+_LESION = r"(gtv|tumou?r|tumeur|neoplasm|lesion|mass|mets?(?![a-z])|metasta(?!ti))"
+_WITHOUT = (
+    r"(minus|without|w/o|ohne|sans|senza|zonder|(?<![a-z])(less|ex|excl\w*|except|no|non|not|sin|sem|utan|uden|abz\w*))"
+)
+_LESS = r"(outside|ausser\w*|moins|menos?|subtr\w*|crop\w*([\W_]*(by|from))?|(?<![a-z])(sub|min|cut|out|hors))"
+_THE = r"([\W_]*(?<![a-z])(the|any|das|die|den|de|la|le|el|il|het))?[\W_]*"
+_MANY = r"(lungs|lungen|poumons|pulmones|polmoni|pulmoes|longen|kidneys|nieren|reins|((?<![a-z][\W_])|(?<=whole[\W_]))body|external|koe?rper|corps|cuerpo)"
+_ORGAN = (
+    rf"({_MANY}|lunge?|poumon|pulmon|polmone|pulmao|liver|leber|foie|higado|fegato|lever|figado|brain([\W_]*stem)?|hirn\w*|"
+    r"gehirn|cerveau|encephale|cerebro|cervello|hersenen|kidney|niere|rein|rinon|heart|spleen|milz|pancreas|pankreas|"
+    r"stomach|bowel|bladder|prostate|prostata|rectum|rektum|o?esophagus|parotids?|thyroid|breasts?|mamma|larynx|pharynx|"
+    r"oral[\W_]*cavity|mandible|(spinal[\W_]*)?cord|skin|tissue)"
+)
+_SIDE = r"([\W_]*(?<![a-z])(l|r|lt|rt|left|right|li|re|both|total|whole|ipsi\w*|contra\w*))?"
 _OTHERWISE = {
-    "a planning volume or margin": r"[pci]tv|(?<![a-z])[ip][\W_]*gtv|prv|gtv[\W_]*\+|\+\s*\d|\d\s*[mc]m(?![a-z])|margin|shell|"
-    r"exp(and\w*|ansion)?(?![a-z])|(?<!spa)ring(?![a-z])(?![\W_]*enhanc)|dilat|eros|eroded|buffer",
-    "nodes": r"gtv[\W_]*(n|nd|ln|rpn)(?![a-z])|(?<![a-z])n[\W_]*gtv|nod(e|es|al)(?![a-z])|(?<![a-z])lns?(?![a-z])|"
-    r"lymph(?!oma)|adenopath|\+\s*n(?![a-z])",
-    "tissue without the tumour": rf"(minus|without|w/o|(?<![a-z])(less|sub|ex|excl\w*|except|no|non|not))[\W_]*{_LESION}",
-    "what surgery left": r"bed(?![a-z])|cavit|(?<!un)(?<!pre)(?<!pre[\W_])resect|lumpectom",
+    "a planning volume or margin": r"[pci]tv|(?<![a-z])[ip][\W_]*gtv|prv|gtv[\W_]*\+|\+\s*\d|plus[\W_]*\d|marg(in|e)|saum|shell|"
+    r"\d\s*[mc]m(?![a-z])(?![\W_]*(slice|schicht|coupe|thick))|exp(and\w*|ansion)?(?![a-z])|(?<![a-z])(grow[ns]?|ext)(?![a-z])|"
+    r"enlarge|erweiter|(?<!spa)ring(?![a-z])(?![\W_]*enhanc)|dilat|eros|eroded|buffer|isodos|(?<![a-z])dos(e|is)",
+    "nodes": r"gtv[\W_]*\d*[\W_]*(n|nd|nod|ln|lk|rpn|gg|adp|adeno)(?![a-z])|(?<![a-z])n\d?[\W_]*gtv|nod(e|es|al|us|i)(?![a-z])|"
+    r"(?<![a-z])(lns?|lks?)(?![a-z])|lymph(?!oma)|(?<![a-z0-9])n[1-3][a-c]?(?![a-z0-9])|adenopath|adenomegal|linfon|klier|"
+    r"(?<!basal[\W_])gangli(o|os|ons?|onn\w*|onar\w*)(?![a-z])|\+\s*n(?![a-z])",
+    "tissue without the tumour": rf"({_WITHOUT}|{_LESS}){_THE}{_LESION}|{_LESION}e?[\W_]*(free|frei|vrij|libre|libero|negativ)|"
+    rf"(?<![a-z]){_MANY}[\W_]*(min|m|x|less)?[\W_]*gtv|(?<![a-z]){_ORGAN}min[\W_]*gtv|"
+    rf"(?<![a-z]){_ORGAN}{_SIDE}[ _]*[-–—][\W_]*gtv|(?<![a-z]){_MANY}[ _]*[-–—][\W_]*tumou?r",
+    "what surgery left": r"(?<![a-z])(bed|bett|lit|lecho|loge|letto)(?![a-z])|(tumor|tumour)(bed|bett)|cavit|kavit|hoe?hle|holte|"
+    r"(?<!un)(?<!pre)(?<!pre[\W_])resect(?!able)|lumpectom|serom",
     "what is to be spared": r"avoid|spar(e|ing)|(?<![a-z])opti?(?![a-z])|dummy",
-    "surroundings": rf"peri[\W_]*{_LESION}|o?edema|(?<!ab)normal|healthy|contralateral|background|benign|halo",
+    "surroundings": rf"peri[\W_]*{_LESION}|o?edema|odem(?![a-z])|(?<!ab)normal(?!i)|healthy|gesund|contralateral|background|"
+    r"benign|halo",
+    "a marker, a control or no tumour": r"(?<![a-z])(clips?|markers?|fiducials?|seeds?|bolus|b?box|bounding|isocent\w*|sham|"
+    r"mirror(ed)?|controls?|mimics?|blood[\W_]*pool)(?![a-z])|biops(y|ie)(?![a-z])(?![\W_]*prove)|pseudo[\W_]*(tumou?r|lesion|mass)|"
+    r"(muscle|lean|fat|body|ventric\w*|myocard\w*)[\W_]*mass",
 }
 _PLANNED = ("PTV", "CTV", "TREATED_VOLUME", "IRRAD_VOLUME", "AVOIDANCE")  # RT ROI Interpreted Type
+
+
+class Across(BadInput):
+    """Contours lie across the slices of an image, and of the series that the file names, if it was read."""
 
 
 @dataclass
@@ -73,7 +105,13 @@ class Drawing:
 
 
 def tumour_of(
-    series: Series, annotations: list, tumour: str, structures: str, affine: np.ndarray, shape: tuple[int, int, int]
+    series: Series,
+    annotations: list,
+    tumour: str,
+    structures: str,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    read: list[Series] = (),
 ) -> tuple[np.ndarray | None, list[str]]:
     """The mask of the tumour on an image, by the rules above.
 
@@ -86,6 +124,8 @@ def tumour_of(
     affine : ndarray, shape (4, 4)
         From (column, row, slice) to mm, DICOM axes.
     shape : tuple of 3 ints
+    read : list of Series, optional
+        All of the patient's, among which may be those that the files name.
 
     Returns
     -------
@@ -97,11 +137,14 @@ def tumour_of(
     if not files:
         return None, ["no mask: no RTSTRUCT or SEG is of it"]
     left = {name: why for _, head in files for name, why in others(head, tumour).items()}
-    drawings = [
-        Drawing(path, head, drawn(path, head, taken, affine, shape))
-        for path, head in files
-        if (taken := regions(head, tumour))
-    ]
+    taken = [(path, head, found) for path, head in files if (found := regions(head, tumour))]
+    try:
+        drawings = [
+            Drawing(path, head, drawn(path, head, found, affine, shape, _grids(head, read)))
+            for path, head, found in taken
+        ]
+    except Across as error:
+        return None, [f"no mask: {error}"]
     if not drawings:
         return None, [f"no mask: no region matches --tumour ({' + '.join(map(_told, left.items()))})"]
     voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
@@ -120,7 +163,7 @@ def tumour_of(
     if large[0] > TENFOLD * small[0] > 0:
         times = f"{large[1]} is {large[0] / small[0]:.0f} times as large as {small[1]}"
         told.append(f"{times}; see that both are tumour, or choose by --tumour")
-    return mask, told
+    return mask, told + [line for one in drawings for line in _overlaps(one.regions)]
 
 
 def annotations_of(series: Series, annotations: list, structures: str = "") -> list[tuple[Path, object]]:
@@ -151,7 +194,14 @@ def others(head, pattern: str) -> dict[str, str]:
     return {name: why for name, why in found.items() if why is not None}
 
 
-def drawn(path: Path, head, names: dict[int, str], affine: np.ndarray, shape: tuple[int, int, int]) -> list[Region]:
+def drawn(
+    path: Path,
+    head,
+    names: dict[int, str],
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    grids: list[tuple[np.ndarray, tuple[int, int, int]]] = (),
+) -> list[Region]:
     """Regions of an RTSTRUCT or SEG on a grid.
 
     Parameters
@@ -162,11 +212,13 @@ def drawn(path: Path, head, names: dict[int, str], affine: np.ndarray, shape: tu
         Number and name of each region.
     affine, shape
         As in `tumour_of`.
+    grids : list of (affine, shape), optional
+        Of the series that the file names.
 
     Raises
     ------
     BadInput
-        Where the file is spoilt, or contours lie across the slices.
+        Where the file is spoilt; `Across`, where contours lie across the slices of every grid.
     """
     if head.Modality == "SEG":
         return _segmented(path, names, affine, shape)
@@ -189,10 +241,49 @@ def drawn(path: Path, head, names: dict[int, str], affine: np.ndarray, shape: tu
         rest = [
             points for other, many in contours.items() if other != number for kind, points, _ in many if kind[0] == "C"
         ]
-        implied = float(np.median(slabs)) if slabs else _distance(rest, affine)
-        region.mask = filled(closed, affine, shape, path, implied, region.notes)
+        onto = (affine, shape)
+        if not along(closed, affine):
+            onto = next((grid for grid in grids if along(closed, grid[0])), None)
+        if onto is None:
+            raise Across(
+                f"contours lie across the slices in {_name(path)}, expected along them or along those of the series that it "
+                "names; add that series to the folder"
+            )
+        implied = float(np.median(slabs)) if slabs else _distance(rest, onto[0])
+        step = next((float(np.linalg.norm(grid[:3, 2])) for grid, _ in grids if along(closed, grid)), None)
+        if not grids and _referenced(head):  # drawn on another series than this, which was not read
+            step = implied
+        region.mask = filled(closed, *onto, path, implied, region.notes, step)
+        if onto[0] is not affine:
+            region.mask = _resampled(region.mask, onto[0], affine, shape, region.notes)
         made.append(region)
     return made
+
+
+def _grids(head, read: list[Series]) -> list[tuple[np.ndarray, tuple[int, int, int]]]:
+    """Affine and shape of those series that an RTSTRUCT or SEG names, where they have an even grid."""
+    named, grids = _referenced(head), []
+    for series in read:
+        if series.head.SeriesInstanceUID in named:
+            with suppress(BadInput):  # which is told where the series itself is converted
+                files, affine = ordered(series)
+                grids.append((affine, (int(series.head.Columns), int(series.head.Rows), len(files))))
+    return grids
+
+
+def _resampled(
+    mask: np.ndarray, drawn_on: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int], notes: list[str]
+) -> np.ndarray:
+    """A mask on another grid, by the share of each voxel; what lies outside is noted."""
+    onto = np.linalg.inv(drawn_on) @ affine
+    cover = _shared(mask.astype(np.float32), onto, shape)
+    notes += _outside(cover, mask.sum() / abs(np.linalg.det(onto[:3, :3])))
+    return chosen(cover, np.linalg.norm(affine[:3, :3], axis=0))
+
+
+def _outside(cover: np.ndarray, whole: float) -> list[str]:
+    share = 1 - cover.sum(dtype=float) / max(whole, TRACE)
+    return [f"{share:.0%} of its volume lies outside the image"] if whole and share > KEPT else []
 
 
 def onto_grid(mask: np.ndarray, indices: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -224,6 +315,17 @@ def _agreed(
         f"no mask: {len(some)} structure sets draw different tumours ({each}; up to {apart:.0f} mm apart, Dice "
         f"{min(alike.values()):.2f}), expected one; choose by --structures or --tumour, or move the others away"
     ]
+
+
+def _overlaps(regions: list[Region]) -> list[str]:
+    """What to look at where regions that are united lie in one another; those that agree are one drawn twice."""
+    lines = []
+    for one, other in combinations(sorted(regions, key=lambda region: -int(region.mask.sum())), 2):
+        shared = (one.mask & other.mask).sum() / max(int(other.mask.sum()), 1)
+        if shared >= OVERLAPS and _dice(one.mask, other.mask) < AGREE:
+            held = "holds" if shared >= HOLDS else f"overlaps {shared:.0%} of"
+            lines.append(f"{one.name} {held} {other.name}; see that both are tumour, or choose by --tumour")
+    return lines
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -262,18 +364,21 @@ def _why_not(head, number: int, name: str, pattern: str) -> str | None:
     """Why a region is not taken as the tumour; None where it is, "" where its name does not match."""
     if pattern != TUMOUR:
         return None if re.search(pattern, name, re.IGNORECASE) else ""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    name = _plain(name)
     if not re.search(TUMOUR, name, re.IGNORECASE):
         return ""
     observed = head.get("RTROIObservationsSequence") or []
     kinds = [one.get("RTROIInterpretedType") for one in observed if one.get("ReferencedROINumber") == number]
     if set(kinds) & set(_PLANNED):
         return next(iter(_OTHERWISE))
-    shown = next((why for why, sign in _OTHERWISE.items() if re.search(sign, name)), None)
-    before = re.match(rf"(.*?)[-–—]\W*{_LESION}", name)  # "lungs-GTV", but not "left-GTV"
-    words = re.findall(r"[a-z][^\W_]*", before[1]) if before else []
-    organ = any(not re.fullmatch(f"{_PLAIN}|{_LESION}.*", word) for word in words)
-    return shown or ("tissue without the tumour" if organ else None)
+    name = re.sub(rf"{_WITHOUT}(?!{_THE}{_LESION})[\W_]+[a-z]+", "", name)  # "tumour without oedema" shows no oedema
+    return next((why for why, sign in _OTHERWISE.items() if re.search(sign, name)), None)
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, without accents, a space where words were joined by a capital."""
+    parts = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    return "".join(letter for letter in parts if not unicodedata.combining(letter)).lower()
 
 
 def _told(region: tuple[str, str]) -> str:
@@ -352,8 +457,7 @@ def _on_image(name: str, file, volume, affine: np.ndarray, shape: tuple[int, int
     same = np.abs((corners @ onto.T) - corners @ np.rint(onto).T).max() < 0.1
     values = values.astype(np.float32)
     cover = _nearest(values, np.rint(onto), shape) if same else _shared(values, onto, shape)
-    outside = 1 - cover.sum(dtype=float) / max(values.sum(dtype=float) / abs(np.linalg.det(onto[:3, :3])), TRACE)
-    notes = [f"{outside:.0%} of its volume lies outside the image"] if outside > KEPT else []
+    notes = _outside(cover, values.sum(dtype=float) / abs(np.linalg.det(onto[:3, :3])))
     return Region(name, chosen(cover, spacing) if occupied or not same else cover > 0, notes)
 
 

@@ -3,7 +3,8 @@
 In the plane
 - Contours of one plane count by even and odd, whatever their direction: a contour within another is a hole, one within
   the hole an island; a keyhole leaves its hole, a loop that crosses itself what it winds round an odd number of times.
-  Contours are of one plane if they lie less than a tenth of a slice apart. One stored twice counts once.
+  Contours that overlap only partly are united, which is told. Contours are of one plane if they lie less than a tenth of
+  a slice apart. One stored twice, whichever way round and from whichever point on, counts once.
 - Outlines traced along voxels of this very grid give back the mask that was traced. Where all points of a plane are
   voxel centres (OpenCV, rt-utils), a voxel is of the region that is enclosed or touched. Where they lie on edges of
   voxels or midway between centres (marching squares), one whose centre is enclosed.
@@ -11,10 +12,11 @@ In the plane
 Along the slices
 - A contour stands for the slab that reaches half way to the next contours above and below which it overlaps; the last
   one reaches as far out as in. A plane where the region was drawn but not this part of it is an end, unless the part was
-  left out of every other plane. A lone one is as thick as the region's others are apart, or else the structure set's, or
-  else a slice.
+  left out of every other plane. A lone one is as thick as the region's others are apart, or else the region's planes if
+  they are even, or else the structure set's, or else a slice.
 - Contours further apart than 2.25 times the region's usual distance are not joined: one plane may be missing between,
-  not two. With fewer than four planes no more than three slices or 5 mm are bridged.
+  not two. With fewer than four planes no more than three slices (of the series they were drawn on) or 5 mm are bridged,
+  unless the planes are even or as far apart as the structure set's; where that keeps planes apart, it is told.
 - Outlines traced along voxels stand for their slices alone, unless every second (or third …) slice was traced.
 
 The voxels
@@ -33,6 +35,7 @@ from survpack.errors import BadInput
 
 FLAT = 0.1  # slices that a contour may be tilted over, and that contours of one plane may lie apart
 TRACED = 0.05  # voxels that a traced point may lie off its place
+POKES = 0.05  # of its area that a contour within another may lie outside
 JOINED = 2.25  # usual distances that are bridged
 FEW, FEW_SLICES, FEW_MM = 4, 3.0, 5.0  # with fewer planes, no more is bridged
 UNEVEN = 1.5  # times as far apart as others
@@ -50,6 +53,7 @@ def filled(
     where="contours",
     implied: float | None = None,
     told: list[str] | None = None,
+    step: float | None = None,
 ) -> np.ndarray:
     """Contours of one region as a mask on a grid, by the rules above.
 
@@ -65,7 +69,9 @@ def filled(
     implied : float, optional
         Thickness in mm of a contour that stands alone; not believed beyond three slices or 5 mm.
     told : list of str, optional
-        Takes what there is to say: contours at uneven distances, parts outside the image.
+        Takes what there is to say: contours that overlap, or at uneven distances, parts outside the image.
+    step : float, optional
+        Distance in mm of the slices they were drawn on; else of the grid's.
 
     Returns
     -------
@@ -78,10 +84,10 @@ def filled(
     """
     mask, backward = np.zeros(shape, dtype=bool), np.linalg.inv(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    outlines = [points @ backward[:3, :3].T + backward[:3, 3] for points in _once(contours)]
+    outlines = [points @ backward[:3, :3].T + backward[:3, 3] for points in contours if len(points)]
     if not outlines:
         return mask
-    if any(np.ptp(points[:, 2]) > FLAT for points in outlines):
+    if not along(contours, affine):
         raise BadInput(f"{where}: a contour lies across the slices, expected along them; draw it on this series.")
     ends = np.array([[points.min(axis=0), points.max(axis=0)] for points in outlines])
     low, high = np.floor(ends[:, 0].min(axis=0)).astype(int) - 1, np.ceil(ends[:, 1].max(axis=0)).astype(int) + 2
@@ -91,14 +97,28 @@ def filled(
         )
     heights, planes = _planes(outlines)
     traced = [_traced(points, height) for points, height in zip(planes, heights, strict=True)]
-    drawn = zip(planes, traced, strict=True)
-    stack = [_voxels(points, kind, low[:2], (high - low)[:2]) for points, kind in drawn]
-    few = max(FEW_SLICES, FEW_MM / spacing[2]) + FLAT
-    limit = _limit(heights, few, all(traced))
-    lone = 1.0 if all(traced) or not implied or implied > few * spacing[2] else implied / spacing[2]
-    slabs, gaps = _slabs(heights, stack, limit, lone)
+    groups = [_groups(points) for points in planes]
+    drawn = zip(groups, traced, strict=True)
+    stack = [_voxels(each, kind, low[:2], (high - low)[:2]) for each, kind in drawn]
+    step = (step or spacing[2]) / spacing[2]
+    few = max(FEW_SLICES * step, FEW_MM / spacing[2]) + FLAT
+    along_own = all(traced) and abs(step - 1) < FLAT
+    implied = implied / spacing[2] if implied and not along_own else 0.0
+    limit = _limit(heights, few, along_own, implied)
+    lone = implied if 0 < implied <= few else step
+    own = _own(heights, limit, few)
+    slabs, gaps = _slabs(heights, stack, limit, own or lone)
     cover, depth, total = _cover(stack, slabs, low, shape)
     told = [] if told is None else told
+    if any(len(group) > 1 for each in groups for group in each):
+        told.append("contours of one plane overlap partly, taken together; see that none of them is a hole")
+    if own and not gaps and own > UNEVEN * step:
+        told.append(
+            f"contours that overlap no other, each taken as {own * spacing[2]:.1f} mm thick, as planes are apart"
+        )
+    if few <= limit < np.diff(heights).max(initial=0) and len(heights) < FEW:
+        apart = np.diff(heights).max() * spacing[2]
+        told.append(f"contours {apart:.1f} mm apart are not joined, as nothing shows that none is missing between them")
     if gaps and max(gaps) > UNEVEN * min(gaps):
         apart = f"{min(gaps) * spacing[2]:.1f} to {max(gaps) * spacing[2]:.1f} mm apart"
         told.append(f"contours {apart}, each taken half way to the next; see that none is missing or off its plane")
@@ -152,9 +172,42 @@ def levels(heights: np.ndarray) -> np.ndarray:
     return number
 
 
-def _once(contours: list[np.ndarray]) -> list[np.ndarray]:
-    """Without those stored twice, which would cancel each other."""
-    return list({np.asarray(points, dtype=float).tobytes(): points for points in contours if len(points)}.values())
+def along(contours: list[np.ndarray], affine: np.ndarray) -> bool:
+    """Whether contours in mm lie along the slices of a grid."""
+    across = np.linalg.inv(affine)[2, :3]
+    return all(np.ptp(points @ across) <= FLAT for points in contours if len(points))
+
+
+def _groups(outlines: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """Outlines of one plane without those stored twice, which would cancel each other; those that overlap partly together."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    if len(outlines) < 2:
+        return [outlines]
+    low = np.array([np.floor(points.min(axis=0)).astype(int) - 1 for points in outlines])
+    high = np.array([np.ceil(points.max(axis=0)).astype(int) + 2 for points in outlines])
+    inside = [_voxels([[points]], None, *box) for points, *box in zip(outlines, low, high - low, strict=True)]
+    areas = [share.sum(dtype=float) for share in inside]
+    sides = [np.linalg.norm(np.diff(one, axis=0, append=one[:1]), axis=1).sum() for one in outlines]
+    kept, partly = [], np.zeros((len(outlines), len(outlines)), dtype=bool)
+    for number in range(len(outlines)):
+        kept.append(number)
+        for one in kept[:-1]:
+            start, stop = np.maximum(low[one], low[number]), np.minimum(high[one], high[number])
+            if (start >= stop).any():
+                continue
+            cuts = ((inside[each], *(start - low[each]), *(stop - low[each])) for each in (one, number))
+            both = np.minimum(*(share[left:right, top:bottom] for share, left, top, right, bottom in cuts)).sum()
+            loose = TRACED * min(sides[one], sides[number])  # area that rounding explains
+            beyond = np.array([areas[one], areas[number]]) - both
+            if beyond.max() <= loose < both:
+                kept.remove(number)
+                break
+            within = (beyond <= POKES * np.array([areas[one], areas[number]])).any()
+            partly[number, one] = not within and min(*beyond, both) > loose
+    count, label = connected_components(csr_array(partly[np.ix_(kept, kept)]), directed=False)
+    return [[outlines[kept[at]] for at in np.flatnonzero(label == one)] for one in range(count)]
 
 
 def _planes(outlines: list[np.ndarray]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
@@ -180,17 +233,17 @@ def _traced(outlines: list[np.ndarray], height: float) -> str | None:
     return "centres" if whole.all() else "edges" if straight.all() and not whole.any() else None
 
 
-def _voxels(outlines: list[np.ndarray], traced: str | None, low: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The share of each voxel of a plane that outlines enclose; shape `size`, from voxel `low` on."""
+def _voxels(groups: list[list[np.ndarray]], traced: str | None, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The share of each voxel of a plane that groups of outlines enclose; shape `size`, from voxel `low` on."""
     if traced is None:
-        corners = np.concatenate(outlines)[:, 1]
+        corners = np.concatenate([points for group in groups for points in group])[:, 1]
         even = np.arange(size[1] * FINE + 1) / FINE + low[1] - 0.5
         cuts = np.unique(np.concatenate([corners, even]))  # between two of them every edge is straight
         lines, thickness = (cuts[1:] + cuts[:-1]) / 2, np.diff(cuts)
     else:
-        outlines = [np.rint(points * 2) / 2 for points in outlines]
+        groups = [[np.rint(points * 2) / 2 for points in group] for group in groups]
         lines, thickness = low[1] + np.arange(size[1], dtype=float), np.ones(size[1])
-    line, across, sign = _crossings(outlines, lines)
+    line, across, sign = _crossings(groups, lines)
     row, amount = np.rint(lines[line]).astype(int) - low[1], sign * thickness[line]
     column = (np.floor(across + 0.5) if traced is None else np.ceil(across)).astype(int)
     share = column + 0.5 - across if traced is None else np.ones(len(column))  # of that voxel, beyond the crossing
@@ -199,13 +252,13 @@ def _voxels(outlines: list[np.ndarray], traced: str | None, low: np.ndarray, siz
     np.add.at(begun, (column - low[0] + 1, row), amount * (1 - share))
     inside = np.clip(begun.cumsum(axis=0)[:-1], 0, 1).astype(np.float32)
     if traced == "centres":
-        touched = np.concatenate([_touched(points) for points in outlines]) - low
+        touched = np.concatenate([_touched(points) for group in groups for points in group]) - low
         inside[touched[:, 0], touched[:, 1]] = 1
     return inside
 
 
-def _crossings(outlines: list[np.ndarray], lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where outlines cross lines of constant second coordinate.
+def _crossings(groups: list[list[np.ndarray]], lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where groups of outlines cross lines of constant second coordinate: united in a group, by even and odd among them.
 
     Returns
     -------
@@ -216,6 +269,29 @@ def _crossings(outlines: list[np.ndarray], lines: np.ndarray) -> tuple[np.ndarra
     ndarray of int
         1 where the inside begins, -1 where it ends.
     """
+    alone = [group[0] for group in groups if len(group) == 1]
+    parts = [_even_odd(*_crossed(alone, lines))[:2]] if alone else []
+    for group in groups:
+        if len(group) > 1:
+            each = [_even_odd(*_crossed([points], lines)) for points in group]
+            line, across, sign = (np.concatenate(values) for values in zip(*each, strict=True))
+            order = np.lexsort((-sign, across, line))
+            line, across, sign = line[order], across[order], sign[order]
+            within = sign.cumsum()
+            border = np.where(sign > 0, within == 1, within == 0)
+            parts.append((line[border], across[border]))
+    return _even_odd(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _even_odd(line: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crossings in order, and their signs."""
+    order = np.lexsort((across, line))
+    line = line[order]
+    return line, across[order], 1 - 2 * ((np.arange(len(line)) - np.searchsorted(line, line)) % 2)
+
+
+def _crossed(outlines: list[np.ndarray], lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the line and first coordinate of each crossing."""
     start = np.concatenate(outlines)
     end = np.concatenate([np.roll(points, -1, axis=0) for points in outlines])
     first = np.searchsorted(lines, np.minimum(start[:, 1], end[:, 1]))
@@ -223,10 +299,7 @@ def _crossings(outlines: list[np.ndarray], lines: np.ndarray) -> tuple[np.ndarra
     edge = np.repeat(np.arange(len(start)), count)
     line = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count) + first[edge]
     part = (lines[line] - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
-    across = start[edge, 0] + part * (end[edge, 0] - start[edge, 0])
-    order = np.lexsort((across, line))
-    line = line[order]
-    return line, across[order], 1 - 2 * ((np.arange(len(line)) - np.searchsorted(line, line)) % 2)
+    return line, start[edge, 0] + part * (end[edge, 0] - start[edge, 0])
 
 
 def _touched(points: np.ndarray) -> np.ndarray:
@@ -239,8 +312,8 @@ def _touched(points: np.ndarray) -> np.ndarray:
     return points[edge] + step[edge] // count[edge, None] * number[:, None]
 
 
-def _limit(heights: np.ndarray, few: float, traced: bool) -> float:
-    """The distance, in slices, beyond which contours are not joined; `few` at most where there are few planes."""
+def _limit(heights: np.ndarray, few: float, traced: bool, implied: float) -> float:
+    """The distance, in slices, beyond which contours are not joined; `few` where few planes leave it open."""
     gaps = np.diff(heights)
     if not len(gaps):
         return 0.0
@@ -248,7 +321,20 @@ def _limit(heights: np.ndarray, few: float, traced: bool) -> float:
     if traced:
         every = len(gaps) > 1 and usual > 1.5 and np.ptp(gaps) < 2 * TRACED
         return 1.1 * usual if every else 0.0
-    return min(JOINED * usual, few) if len(heights) < FEW else JOINED * usual
+    sure = len(heights) >= FEW or _even(gaps) or abs(usual - implied) <= FLAT * usual
+    return JOINED * usual if sure else min(JOINED * usual, few)
+
+
+def _even(gaps: np.ndarray) -> bool:
+    return len(gaps) > 1 and np.ptp(gaps) <= FLAT * gaps.min()
+
+
+def _own(heights: np.ndarray, limit: float, few: float) -> float | None:
+    """The distance, in slices, of even planes; None where they are uneven, or so few and far that chance may be at work."""
+    gaps = np.diff(heights)
+    if not _even(gaps) or gaps.max() > limit or (len(heights) < FEW and gaps.max() > few):
+        return None
+    return float(gaps.mean())
 
 
 def _slabs(heights: np.ndarray, stack: list[np.ndarray], limit: float, lone: float) -> tuple[list, list[float]]:

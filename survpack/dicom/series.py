@@ -1,4 +1,8 @@
-"""Series in a folder of DICOM: found, named by what they show, put in order on a regular grid (`lattice`)."""
+"""Series in a folder of DICOM: found, named by what they show, put in order on a regular grid (`lattice`).
+
+Up to three scout views or screenshots within a series are left out and told, where the rest is one even grid of many.
+Slice Location may begin again, but not put the same places in another order than the positions do.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,10 @@ IMAGES = {"CT": "ct", "PT": "pet", "MR": "mr"}
 ANNOTATIONS = ("RTSTRUCT", "SEG")
 DICOMDIR = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 FEWEST = 3  # slices; less is a scout view, not a volume
+MANY, FEW = 10, 3  # slices at least that are of one grid, and at most that are none of it
+ACROSS, HALF = 0.5, 0.5  # cosine of the angle to the slices of the grid; voxels
 ORDERLY = 0.7  # share of slices that Slice Location orders as the positions do, where it orders slices at all
+EVEN = 0.5  # of a step of Slice Location: how far another may be off
 
 _T1 = re.compile(r"(?<![a-z0-9])(t1|mp-?rage|f?spgr|bravo|vibe|tfl3d)")
 _T2 = re.compile(r"(?<![a-z0-9])t2(?!\*|[ _-]?star|[ _-]?\*)")
@@ -44,6 +51,8 @@ class Series:
         Position in mm, orientation six cosines, size rows, columns and in-plane spacing; None where the header has none.
     acquired : list of (date, time)
         Of every slice, as text.
+    decays : list
+        Decay Factor of every slice; None where the header has none.
     locations : list
         Slice Location in mm; None where the header has none.
     """
@@ -51,6 +60,7 @@ class Series:
     head: object
     slices: list = field(default_factory=list)
     acquired: list = field(default_factory=list)
+    decays: list = field(default_factory=list)
     locations: list = field(default_factory=list)
 
     @property
@@ -98,10 +108,52 @@ def find(folder: Path) -> Found:
             one = series.setdefault((head.PatientID, head.SeriesInstanceUID), Series(head))
             one.slices.append((path, *_place(head)))
             one.acquired.append(_acquired(head))
+            one.decays.append((numbers_of(head, "DecayFactor") or [None])[0])
             one.locations.append(numbers_of(head, "SliceLocation"))
         seen.add(head.get("SOPInstanceUID") if head else None)
         seen.discard(None)
+    for one in series.values():
+        if strays := _strays(one):
+            counted["scout views or screenshots within a series"] += len(strays)
+            _drop(one, strays)
     return Found(list(series.values()), annotations, counted)
+
+
+def _strays(series: Series) -> list[int]:
+    """The few slices of a series that are no part of it: without any place, of another size, or across the others.
+
+    None of them where the rest is no even grid of many slices, or one of them lies where its next slice would: it may be the
+    end of the scan, with a spoilt header.
+    """
+    sizes = [size and size[:2] for *_, size in series.slices]
+    usual = Counter(sizes).most_common(1)[0][0]
+    turns = np.array([turn or [np.nan] * 6 for _, _, turn, _ in series.slices])
+    normals = np.cross(turns[:, :3], turns[:, 3:])
+    ordinary = [normal for normal, size in zip(normals, sizes, strict=True) if size == usual]
+    if usual is None or np.isnan(ordinary).all():
+        return []
+    across = np.abs(normals @ np.nanmedian(ordinary, axis=0)) < ACROSS
+    bare = [place is None and turn is None for _, place, turn, _ in series.slices]
+    odd = [number for number, size in enumerate(sizes) if bare[number] or across[number] or size not in (usual, None)]
+    rest = [one for number, one in enumerate(series.slices) if number not in set(odd)]
+    if not odd or len(odd) > FEW or len(rest) < MANY or any(None in one for one in rest):
+        return []
+    try:
+        _, affine = lattice.fitted(*list(zip(*rest, strict=True))[1:], tilts=series.head.Modality == "CT")
+    except BadInput:
+        return []
+    placed = [place for number, (_, place, *_) in enumerate(series.slices) if number in odd and place]
+    cells = [np.linalg.solve(affine, [*place, 1])[:3] for place in placed]
+    ends = np.array([[0, 0, -1], [0, 0, len(rest)]])
+    return [] if any(np.abs(cell - end).max() < HALF for cell in cells for end in ends) else odd
+
+
+def _drop(series: Series, strays: list[int]) -> None:
+    keep = [number for number in range(len(series.slices)) if number not in set(strays)]
+    for name in ("slices", "acquired", "decays", "locations"):
+        setattr(series, name, [getattr(series, name)[number] for number in keep])
+    if 0 in strays:
+        series.head = header(series.slices[0][0])
 
 
 def header(path: Path, whole: bool = False):
@@ -173,13 +225,22 @@ def ordered(series: Series) -> tuple[list[Path], np.ndarray]:
 
 
 def _agreed(series: Series, order: np.ndarray) -> None:
-    """Refuse a slice that Slice Location puts in another place among the others than its position does."""
+    """Refuse a slice that Slice Location puts in another place among the others than its position does.
+
+    One that only begins again, and counts on in the same steps to places that it had before, contradicts nothing.
+    """
     if None in series.locations:
         return
-    ways = np.sign(np.diff(np.array(series.locations)[order, 0]))
-    usual = np.sign(ways.sum())
-    if usual and np.mean(ways == usual) > ORDERLY and (ways != usual).any():
-        after = int((ways != usual).argmax()) + 1
+    locations = np.array(series.locations)[order, 0]
+    steps = np.diff(locations)
+    usual = np.sign(np.sign(steps).sum())
+    against = np.sign(steps) != usual
+    if usual and np.mean(~against) > ORDERLY and against.any():
+        step = np.median(steps[~against])
+        again = np.array_equal(np.abs(steps / step - 1) > EVEN, against)
+        if again and np.abs(np.diff(np.sort(locations)) / step * usual - 1).max() > EVEN:
+            return
+        after = int(against.argmax()) + 1
         found = f"slices {after} and {after + 1} in one order by position, in another by Slice Location"
         _refuse(series, found, "one order", "export the series again")
 
@@ -201,10 +262,8 @@ def _place(head) -> tuple:
 
 def _acquired(head) -> tuple:
     """Date and time of a slice, as text."""
-    if head.get("AcquisitionTime"):
-        return head.get("AcquisitionDate", ""), head.AcquisitionTime
     both = str(head.get("AcquisitionDateTime") or "")
-    return both[:8], both[8:]
+    return head.get("AcquisitionDate") or both[:8], head.get("AcquisitionTime") or both[8:]
 
 
 def _raised(error: OSError):

@@ -1,5 +1,7 @@
 """A folder of DICOM, converted to a BIDS folder that `adapters.bids` reads; written patient by patient, each whole.
 
+A patient without any date whose series are of one study has one session, at day 0; where a study of several has no date,
+its series are left out, but those of a study that others date.
 Nothing is copied from a header but what `privacy.ALLOWED` names, and of that only what does not repeat the patient.
 """
 
@@ -29,6 +31,7 @@ from survpack.paths import written_whole
 
 MADE_BY = "survpack dicom"
 DEFACE = ("none", "skull")
+UNDATED = "day 0"  # the one session of a patient without dates
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts to the left and back, NIfTI to the right and front
 
 
@@ -211,7 +214,7 @@ def _kept(heads: dict[str, list]) -> tuple[dict[str, str], list[str]]:
     names = {patient: "sub-" + re.sub(r"[^A-Za-z0-9]", "", patient) for patient in heads}
     wrong, doubts = [], []
     for _, severity, what in privacy.column_telltales(pd.Series(list(heads)), "patient_id"):
-        told = "a date" if "date" in what else what.split(" (")[0]
+        told = "a date" if re.match("a (date|number that may be a date)", what) else what.split(" (")[0]
         (wrong if severity == "error" or told == "a date" else doubts).append(told)
     for patient, mine in heads.items():
         wrong += ["the patient's name"] * repeats(patient, names_of(*mine, patient=True))
@@ -253,18 +256,21 @@ def _patient(out: Path, name: str, mine: list[Series], annotations: list, choice
     """Write one patient's folder; a line for each image, and for each series that was left out."""
     if (out / name).is_dir():
         return [f"{name}: converted before, left as it is"]
-    lines, chosen = [], {}
+    lines, chosen, dated = [], {}, _days(mine)
+    if UNDATED in dated.values():
+        lines.append(f"{name}: no Study Date, so its one study is day 0")
     for series in sorted(mine, key=lambda one: _rank(one, annotations, choice)):
-        kind, day = suffix(series.head), study_day(series.head)
+        kind, day = suffix(series.head), study_day(series.head) or dated[series.head.get("StudyInstanceUID")]
         if kind is None:
             lines.append(f"{name}: left out {series.name}: its description names no T1, T2 or FLAIR")
         elif day is None:
-            lines.append(f"{name}: left out {series.name}: no Study Date, so its session is unknown")
+            found = f"no Study Date in its study, of {len(dated)}, expected one in each, shifted or not"
+            lines.append(f"{name}: left out {series.name}: {found}; ask for the days between the studies")
         elif (day, kind) in chosen:
             lines.append(f"{name}: left out {series.name}: a second {kind} of the session")
         else:
             try:
-                chosen[day, kind] = _image(series, annotations, choice)
+                chosen[day, kind] = _image(series, annotations, choice, mine)
             except BadInput as error:
                 told = str(error).removeprefix(f"{series.name}: ").removesuffix(".")
                 lines.append(f"{name}: left out {series.name}: {told}")
@@ -279,16 +285,27 @@ def _patient(out: Path, name: str, mine: list[Series], annotations: list, choice
     return lines
 
 
-def _image(series: Series, annotations: list, choice: Choice) -> Image:
+def _days(mine: list[Series]) -> dict[str | None, str | None]:
+    """The first day of each study of a patient by its UID, for series without one; None where no series tells."""
+    days = {}
+    for head in (series.head for series in mine):
+        days.setdefault(head.get("StudyInstanceUID"), set()).add(study_day(head))
+    if list(days.values()) == [{None}] and None not in days:
+        return dict.fromkeys(days, UNDATED)
+    return {study: min(found - {None}, default=None) for study, found in days.items()}
+
+
+def _image(series: Series, annotations: list, choice: Choice, mine: list[Series]) -> Image:
     values, affine, facts = volume(series)
     notes = [facts[name] for name in NOTED if name in facts]
     if series.head.Modality == "PT":
         factor, kind = suv_factor(series)
         values, facts = values * np.float32(factor), {**facts, "Units": "g/mL", "SUVType": "BW", "SUVFrom": kind}
-        notes += [f"SUV: {kind}", *filter(None, [odd(values)])]
+        notes += [f"SUV: {kind}", *(f"SUV: {told}" for told in odd(values)[1:] if told)]
     elif series.head.Modality == "CT":
         facts["Units"] = "HU"
-    mask, told = masks.tumour_of(series, annotations, choice.tumour, choice.structures, affine, values.shape)
+    asked = choice.tumour, choice.structures
+    mask, told = masks.tumour_of(series, annotations, *asked, affine, values.shape, mine)
     return Image(series, _compact(values), _TO_RAS @ affine, mask, told + notes, facts_of(series.head, facts))
 
 

@@ -6,7 +6,8 @@ Rules, by the attributes of the standard that change the meaning of a stored val
 - Each slice has its own rescale slope and intercept, or a modality LUT in their place. Half of them, a slope of 0, what is
   no number, both at once, or only in some slices is refused; none at all is slope 1 and intercept 0, in PET refused, and
   in CT where nothing lies below 0. Slopes of Philips MR that differ are undone by its private scale slope.
-- A CT whose rescale type or LUT type is not Hounsfield's (nor empty) is refused: it is an iodine or density map.
+- A CT whose rescale type or LUT type is not Hounsfield's (nor empty) is refused: it is an iodine or density map. One that
+  is unspecified (US) is HU where a hundredth of the voxels is air at -1000 and a hundredth is tissue near 0; this is told.
 - Bits beside the stored ones (overlays, rubbish) are dropped, whatever the high bit.
 - Padding becomes air: -1024 HU; in PET and MR 0. It is what Pixel Padding Value and its range name, and in CT also a lowest
   value under -1500 HU that a hundredth of all voxels share. Where it is a value that tissue has, the series is refused.
@@ -24,8 +25,10 @@ from survpack.dicom import lattice
 from survpack.dicom.series import Series, header, numbers_of, ordered
 from survpack.errors import BadInput
 
-NOTED = ("Resampled", "Padding", "Stored")  # facts of a volume that are told
+NOTED = ("Resampled", "Padding", "Stored", "Unspecified")  # facts of a volume that are told
 HOUNSFIELD = ("", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS")
+UNSPECIFIED = "US"
+AIRY, TISSUES = (-1050.0, -900.0), (-200.0, 200.0)  # HU
 AIR = {"CT": -1024.0}  # else 0
 TISSUE = {"CT": -900.0}  # the lowest value that tissue has; else 0
 VOID, SHARED = -1500.0, 0.01  # HU and share of the voxels; noise in air goes not so low, and is not one value
@@ -93,7 +96,7 @@ def read(files: list[Path]) -> tuple[np.ndarray, dict]:
             raise BadInput(f"{where}: pixels unreadable ({told}); export the series uncompressed.") from None
         if values is None:
             values = np.empty((*stored.T.shape, len(files)), dtype=np.float32)
-        kind, meant = _meant(head, stored, where)
+        kind, meant = _meant(head, stored, where, notes)
         kinds.add(kind)
         scales.append(_philips_scale(head, where))
         values[:, :, number] = _padded(head, stored, meant.astype(np.float32), where, notes).T
@@ -109,6 +112,10 @@ def read(files: list[Path]) -> tuple[np.ndarray, dict]:
     lowest = values.min()
     if modality == "CT" and lowest < VOID and (lost := values == lowest).mean() > SHARED:
         values = _aired(values, lost, modality, notes)
+    if "Unspecified" in notes and not all(
+        ((values > low) & (values < high)).mean() > SHARED for low, high in (AIRY, TISSUES)
+    ):
+        raise _other_unit(where)
     return _undone(values, scales, where), notes
 
 
@@ -158,7 +165,7 @@ def _by_gdcm(head) -> np.ndarray:
     return read.reshape(head.Rows, head.Columns)
 
 
-def _meant(head, stored: np.ndarray, where: str) -> tuple[tuple, np.ndarray]:
+def _meant(head, stored: np.ndarray, where: str, notes: dict) -> tuple[tuple, np.ndarray]:
     """How the stored numbers get their meaning, and the meaning."""
     has = {name for name in ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept") if head.get(name) is not None}
     if not has:
@@ -167,8 +174,13 @@ def _meant(head, stored: np.ndarray, where: str) -> tuple[tuple, np.ndarray]:
     kind = (
         head.ModalityLUTSequence[0].get("ModalityLUTType") if "ModalityLUTSequence" in has else head.get("RescaleType")
     )
-    if head.Modality == "CT" and str(kind or "").strip().upper() not in HOUNSFIELD:
-        raise _bad(where, "a CT in another unit than HU by its rescale type", "HU", "leave the series out")
+    kind = str(kind or "").strip().upper()
+    if head.Modality == "CT" and kind == UNSPECIFIED:
+        notes["Unspecified"] = (
+            "unit unspecified (rescale type US): read as HU, as there is air at -1000 and tissue near 0"
+        )
+    elif head.Modality == "CT" and kind not in HOUNSFIELD:
+        raise _other_unit(where)
     if has == {"ModalityLUTSequence"}:
         return ("LUT",), _looked_up(head, stored, where)
     slope, intercept = numbers_of(head, "RescaleSlope"), numbers_of(head, "RescaleIntercept")
@@ -240,6 +252,10 @@ def _undone(values: np.ndarray, scales: list, where: str) -> np.ndarray:
     if None in scales:
         raise _bad(where, "the Philips scale slope in some slices only", "in all or none")
     return values * np.float32(scales[0] / np.array(scales))
+
+
+def _other_unit(where: str) -> BadInput:
+    return _bad(where, "a CT in another unit than HU by its rescale type", "HU", "leave the series out")
 
 
 def _bad(where: str, found: str, expected: str, fix: str = "export the series again") -> BadInput:

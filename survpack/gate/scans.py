@@ -25,6 +25,7 @@ NEAR = 0.9  # correlation once aligned, in most modalities
 ALONE = 0.95  # in one of them, or in the only one
 MASKS = 0.98  # of masks alone: two round tumours of KiTS19 reach 0.93
 DRAWN = 300  # voxels of a mask, below which it is like many others
+FILLED = 0.9  # share of the cube, above which it is too: a tumour larger than the cube has no outline in it
 CANDIDATES = 40  # pairs of a modality that are looked at in full, after a coarse look at all
 FAINT = 0.4  # coarse correlation below which a pair is not looked at in full
 BAND = (0.7, 2.5)  # voxels: finer is noise, coarser is anatomy
@@ -75,14 +76,15 @@ def outcome_check(crops, outcome: pd.DataFrame) -> Found:
 
 
 def volumes_of(crops) -> dict[str, np.ndarray]:
-    """Crops by modality; where nothing but masks was read, those of `DRAWN` voxels. Shape (patients, x, y, z)."""
+    """Crops by modality; where nothing but masks was read, those with an outline to tell. Shape (patients, x, y, z)."""
     if crops.modalities:
         return {name: crops.images[:, k].astype(np.float32) for k, name in enumerate(crops.modalities)}
     if not crops.masks.shape[1]:
         return {}
     masks = crops.masks.sum(axis=1, dtype=np.float32)
-    large = (masks > 0).sum(axis=(1, 2, 3)) >= DRAWN
-    return {MASK: masks * large[:, None, None, None]}
+    drawn = (masks > 0).sum(axis=(1, 2, 3))
+    telling = (drawn >= DRAWN) & (drawn <= FILLED * masks[0].size)
+    return {MASK: masks * telling[:, None, None, None]}
 
 
 def near_copies(ids: list[str], volumes: dict[str, np.ndarray]) -> dict[tuple[str, str], str]:
