@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from survpack import paths
@@ -50,7 +51,8 @@ def sentence(kind: str, text: str) -> str | None:
 
 def distrust(path: Path) -> None:
     """Make DVC look at its own copy too: a link to the same bytes, which it takes for whole while nobody may write."""
-    path.chmod(path.stat().st_mode | 0o200)
+    with suppress(OSError):
+        path.chmod(path.stat().st_mode | 0o200)
 
 
 def _damaged(*folders: Path) -> Iterator[Path]:

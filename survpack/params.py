@@ -31,9 +31,9 @@ def _once(names: list[str]) -> list[str]:
 
 
 def _known_to_cohorts(choices: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(choices.get("outcome", ""), str):
+    if not isinstance(choices.get("outcome") or "", str):
         raise ValueError("the name of an outcome under `outcome`")
-    rules = choices.get("selection", {})
+    rules = choices.get("selection") or {}
     if not isinstance(rules, dict) or not all(isinstance(rule, str) for rule in rules.values()):
         raise ValueError("steps with a rule each under `selection`, such as `follow-up recorded: time_days > 0`")
     return choices

@@ -38,11 +38,10 @@ def read(path: Path) -> dict:
     except OSError as error:
         raise BadInput(f"{path}: not readable ({error.strerror}), expected the file of choices; {mend}.") from None
     except YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        found = (problem or "a character that YAML does not allow").partition(" with value ")[
-            0
-        ]  # of a key that is twice
+        found = getattr(error, "problem", None) or "a character that YAML does not allow"
+        found = found.partition(" with value ")[0]  # of a key that is there twice
         raise BadInput(
             f"{path}{line}: not readable ({found}), expected lines of `key: value`, each key once, indented by spaces; "
             f"look at that line and the one before it, and {mend}."
