@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from joblib import delayed
 from tqdm import tqdm
 
-from survpack import grids, lesions, normalise, preprocess, radiomics
+from survpack import content, grids, lesions, normalise, preprocess, radiomics, settings
 from survpack.cohort import TUMOUR, Cohort
 from survpack.errors import BadInput
 from survpack.params import Params, per_cohort
@@ -96,6 +96,7 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
     development : list of str
         Patients among whom those for the robustness are drawn.
     """
+    params = settings.settled(params, cohort, development, ["biomarkers.spacing_mm"])
     images = dict(tuple(preprocess.at_baseline(cohort.images).groupby("patient_id", sort=False)))
     patients = cohort.participants["patient_id"].tolist()
     nothing = cohort.images.iloc[:0]
@@ -113,8 +114,10 @@ def extract(cohort: Cohort, params: Params, development: list[str]) -> Biomarker
         which: pd.DataFrame([real[patient, ""][which] for patient in patients], index).astype(float)
         for which in ("features", *CONTROLS)
     }
-    given = cohort.features.set_index("patient_id").reindex(index).add_prefix(GIVEN)
-    tables["features"] = tables["features"].join(given).dropna(axis=1, how="all")
+    given = cohort.features.set_index("patient_id").reindex(index).add_prefix(GIVEN).dropna(axis=1, how="all")
+    tables["features"] = tables["features"].join(given)
+    unmeasured = tables["features"].columns[tables["features"].isna().all()]
+    tables = {which: table.drop(columns=unmeasured, errors="ignore") for which, table in tables.items()}
     rng = np.random.default_rng(params.biomarkers.seed)  # a control alike in shape, and in nothing else
     tables["noise"] = tables["noise"].join(pd.DataFrame(rng.normal(size=given.shape), index, given.columns))
     regions = regions_of(cohort.labels, params.biomarkers.regions).values()
@@ -361,7 +364,7 @@ def _remembered(folder: Path, measure, rows: pd.DataFrame, choice: dict) -> dict
         raise BadInput(
             f"{gone[0]}: file not found, expected it where stage 01 saw it; put it back, or run stage 01 again."
         )
-    files = [_digest(path, Path(path).stat().st_mtime_ns) for path in paths]
+    files = [content.digest(path) for path in paths]
     told = json.dumps([_code(), files, rows["modality"].tolist(), choice], sort_keys=True, default=str)
     path = folder / f"{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.json"
     found = _recalled(path)
@@ -383,11 +386,6 @@ def _recalled(path: Path) -> dict | None:
     return found if isinstance(found, dict) and "notes" in found else None
 
 
-@lru_cache(maxsize=64)
-def _digest(path: str, changed: int = 0) -> str:
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-
-
 @lru_cache(maxsize=1)
 def _code() -> list[str]:
-    return [version("z-rad")] + [_digest(str(Path(__file__).with_name(name))) for name in CODE]
+    return [version("z-rad")] + [content.digest(Path(__file__).with_name(name)) for name in CODE]

@@ -30,6 +30,10 @@ RANGES = {  # name of a covariate to lowest, highest and unit; what lies outside
     r"height": (30, 250, "cm"),
 }
 CHANGE = re.compile(r"_(loss|gain|change|delta)(_|$)")  # of a weight, say, has no such range
+MAYBE = {  # what may be another patient, by `shared.pairs`
+    "the same id": "the same id with another outcome",
+    "the same chart and outcome": "the same chart and outcome, as many as chance gives",
+}
 EXAMPLE = r"(?:sub-)?example-?\d+"  # the patients of `python -m survpack new`
 
 
@@ -83,13 +87,47 @@ def check_participants(table: pd.DataFrame, dictionary: dict, where: str) -> lis
     return findings
 
 
-def check_flow(flow: list[dict], where: str) -> list[Finding]:
+def check_features(features: pd.DataFrame, participants: pd.DataFrame, where: str) -> list[Finding]:
+    """Features measured elsewhere that tell the outcome, by the rules for covariates; one finding for all alike.
+
+    Parameters
+    ----------
+    features, participants : DataFrame
+        As of `Cohort`.
+    where : str
+    """
+    names, entry = [name for name in features if name != "patient_id"], {"kind": "numeric"}
+    outcome = participants.drop_duplicates("patient_id").set_index("patient_id")[["time_days", "event"]]
+    known = features[features["patient_id"].isin(outcome.index)]
+    outcome = outcome.loc[known["patient_id"]].reset_index(drop=True)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        table = outcome.assign(**{name: known[name].to_numpy()})
+        if how := tells_outcome(table, name, entry, len(names)):
+            alike.setdefault(("error", how), []).append(name)
+        elif like := named_later(name):
+            alike.setdefault(("warning", f"is named like {like}"), []).append(name)
+        elif days := past_baseline(table, name, entry):
+            alike.setdefault(("warning", f"is a time that reaches {days:.0f} days"), []).append(name)
+    return [
+        Finding(severity, where, f"of the features, {listed(f'`{name}`' for name in same)}: each {how}"
+                if same[1:] else f"feature `{same[0]}` {how}", "features known at baseline",
+                f"if known only after baseline, leave {'them' if same[1:] else 'it'} out of `features`")
+        for (severity, how), same in alike.items()
+    ]  # fmt: skip
+
+
+def check_flow(flow: list[dict], where: str, imaged: bool = True) -> list[Finding]:
     """Whom a rule leaves out of a cohort of one's own; an error where fewer are left, for that is rarely meant."""
+    expected, fix = (
+        ("an image with its mask of each patient, or features of it", "add the mask or the image, correct its name")
+        if imaged
+        else ("features of each patient", "add its row of features, write its id as the table does")
+    )
     return [
         Finding("error" if step["excluded"] > step["remaining"] else "warning", where,
                 f"excluded by the rule `{step['step']}` ({step['excluded']} of {step['excluded'] + step['remaining']})",
-                "an image with its mask of each patient, or features of it",
-                "add the mask or the image, correct its name, or leave the patient out", tuple(step["patients"]))
+                expected, f"{fix}, or leave the patient out", tuple(step["patients"]))
         for step in flow
         if step.get("own") and step["excluded"]
     ]  # fmt: skip
@@ -166,28 +204,35 @@ def check_overlap(hashes: pd.DataFrame, where: str) -> list[Finding]:
 
 
 def check_together(one: Cohort, other: Cohort, one_hashes: pd.DataFrame, other_hashes: pd.DataFrame) -> list[Finding]:
-    """Findings about patients who are in both cohorts: the same scan, the same id and outcome, the same id.
-
-    Ids that are only numbered (`sub-001`) say nothing without the outcome.
-    """
-    from survpack.overlap import shared
+    """Findings about patients who are in both cohorts, those that `shared.pairs` takes out of a design."""
+    from survpack import overlap, shared
 
     where, fix = (
         f"{one.name} and {other.name}",
         "keep the patient in one of them: never train on one, test on the other",
     )
+    scans = overlap.shared(one_hashes, other_hashes)
     findings = [
         Finding("error" if row.how == "same voxels" else "warning", where,
                 f"{row.patient_id} and {row.other_patient_id} are one scan ({row.modality}, {row.how})",
                 "patients of its own each", fix, (row.patient_id,))
-        for row in shared(one_hashes, other_hashes).itertuples()
+        for row in scans.itertuples()
     ]  # fmt: skip
-    both = one.outcome.merge(other.outcome, on="patient_id", suffixes=("", "_other"))
-    same = (both["time_days"] == both["time_days_other"]) & (both["event"] == both["event_other"])
-    named = ~both["patient_id"].astype(str).str.fullmatch(r"sub-\d+")
-    findings += _told(both, same, where, "the same id with the same outcome", "patients of its own each", fix)
-    findings += _told(both, ~same & named, where, "the same id with another outcome", "ids of its own each",
-                      f"if it is one patient, {fix}; if not, rename", "warning")  # fmt: skip
+    both = shared.found((one.name, other.name), (one, other), (one_hashes, other_hashes))
+    for (how, sure), some in both.table.groupby(["how", "sure"], sort=False):
+        some = some[["patient_id", "other_patient_id"]].astype(str)
+        renamed = some["patient_id"] != some["other_patient_id"]
+        who = some["patient_id"].where(~renamed, some["patient_id"] + " (" + some["other_patient_id"] + " there)")
+        if how != "the same scan":
+            findings.append(
+                Finding("error", where, f"one patient by {how}", "patients of its own each", fix, tuple(who))
+                if sure
+                else Finding("warning", where, MAYBE[how], "ids and charts of its own each",
+                             f"if it is one patient, {fix}; if not, rename or leave it so", tuple(who))
+            )  # fmt: skip
+    if both.unknown:
+        findings.append(Finding("warning", where, "who is in both cannot be told", "patients of its own each",
+                                both.unknown.rstrip(".")))  # fmt: skip
     return ordered(findings)
 
 
@@ -199,15 +244,26 @@ def spelled_alike(strangers, known) -> str:
     strangers, known : iterable of str
         Ids found in folders, and ids of the table.
     """
-    plain = {plain_id(name): name for name in known}
-    pairs = [(name, plain[plain_id(name)]) for name in strangers if plain_id(name) in plain]
-    return f"{pairs[0][0]} is {pairs[0][1]} in the table" if pairs else ""
+    for spelt in (plain_id, _bare):
+        plain = {spelt(name): name for name in known}
+        for name in strangers:
+            if spelt(name) in plain:
+                return f"{name} is {plain[spelt(name)]} in the table"
+    return ""
 
 
 def plain_id(name: str) -> str:
-    """An id without prefix, case, separators and leading zeros."""
-    text = re.sub(r"[-_ .]", "", str(name).casefold().removeprefix("sub-"))
+    """An id without prefix, case, separators and leading zeros; two numbers stay two, and `1.0` is `1`."""
+    text = str(name).strip().casefold().removeprefix("sub-")
+    text = re.sub(r"^(\d+)\.0+$", r"\1", text)  # a whole number that a spreadsheet wrote
+    text = re.sub(r"(?<=\d)[-_ .]+(?=\d)", ".", text)
+    text = re.sub(r"[-_ ]|(?<!\d)\.|\.(?!\d)", "", text)
     return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def _bare(name: str) -> str:
+    """An id without prefix, case and separators, as a folder of BIDS has it; no proof that two are one."""
+    return re.sub(r"[-_ .]", "", str(name).casefold().removeprefix("sub-"))
 
 
 def _told(table, bad, where, found, expected, fix, severity="error") -> list[Finding]:
@@ -220,6 +276,9 @@ def _told(table, bad, where, found, expected, fix, severity="error") -> list[Fin
 def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
     ids = table["patient_id"].astype(str)
     unlike = ids.drop_duplicates()
+    sites = table["site"].astype(object).map(str, na_action="ignore")
+    unlike_sites = sites.dropna().drop_duplicates()
+    plain_sites = unlike_sites.str.casefold().str.split().str.join(" ")
     plain = unlike.map(plain_id)
     stem = unlike.str.replace(r"(?<=\d)[a-zA-Z]$", "", regex=True)
     suffixed = (stem != unlike) & (stem.duplicated(keep=False))
@@ -232,7 +291,9 @@ def _about_ids(table: pd.DataFrame, where: str) -> list[Finding]:
         *_told(table, ids.isin(unlike[suffixed]), where, "ids that differ only in a last letter", "one row a patient",
                "if they are lesions or scans of one patient, keep one row; if not, rename", "warning"),
         *_told(table, table["site"].isna(), where, "no `site`", "a site each, or no such column",
-               "give it, or write `unknown`"),
+               "give it: without one a patient is in no design by site and is not harmonised", "warning"),
+        *_told(table, sites.isin(unlike_sites[plain_sites.duplicated(keep=False)]), where,
+               "sites that differ only in case or spaces", "one spelling a site", "write them alike", "warning"),
         *_told(table, ids.str.fullmatch(EXAMPLE), where, "an example of the template", "patients of yours",
                "replace its row and its folder", "warning"),
     ]  # fmt: skip
@@ -372,7 +433,7 @@ def _about_leak(table: pd.DataFrame, name: str, entry: dict, where: str) -> list
     found, expected = _about_scan_day(table, name, entry, where), "covariates known at baseline"
     if how := tells_outcome(table, name, entry):
         return [*found, Finding("error", where, f"`{name}` {how}", expected, fix)]
-    if like := named_later(name):
+    if like := named_later(name, entry):
         return [*found, Finding("warning", where, f"`{name}` is named like {like}", expected, fix)]
     if days := past_baseline(table, name, entry):
         return [Finding("warning", where, f"`{name}` is a time that reaches {days:.0f} days", expected, fix)]

@@ -43,7 +43,7 @@ class Cohort:
     ----------
     name : str
     participants : DataFrame
-        One row a patient: `patient_id` (str), `site` (str), `time_days` (float > 0),
+        One row a patient: `patient_id` (str), `site` (str, NaN where not told), `time_days` (float > 0),
         `event` (bool, True for the event), then the baseline covariates of `dictionary`.
         Missing is NaN.
     images : DataFrame
@@ -59,6 +59,8 @@ class Cohort:
     split : DataFrame
         `patient_id`, `split`, `fold`: who was put in the test set, and in which fold, before the study; empty where the study
         deals them.
+    overlaps, no_overlap : tuple of str
+        Cohorts with which a cohort of one's own is said to share patients, or to share none.
     imaged : bool
         Whether the cohort is to have images: not one of a table of features or of charts alone.
     dictionary : dict
@@ -85,6 +87,8 @@ class Cohort:
     features: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["patient_id"]))
     split: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["patient_id", "split", "fold"]))
     imaged: bool = True
+    overlaps: tuple[str, ...] = ()
+    no_overlap: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> pd.DataFrame:
@@ -128,13 +132,16 @@ class Cohort:
 
     def examined(self) -> tuple[list[Finding], pd.DataFrame]:
         """The findings, and the hashes of the images that were read for them (`overlap.HASHES`)."""
-        from survpack.checks import check_flow, check_participants, check_visits, ordered
+        from survpack.checks import check_features, check_flow, check_participants, check_visits, ordered
         from survpack.scans import examine
 
         where = self.table or f"{self.name} participants"
         elsewhere = {*self.visits["patient_id"], *self.features["patient_id"]}
         seen = self.participants[~self.participants["patient_id"].isin(elsewhere) & self.imaged]
-        findings = check_participants(self.participants, self.dictionary, where) + check_flow(self.flow, where)
+        findings = check_participants(self.participants, self.dictionary, where) + check_flow(
+            self.flow, where, self.imaged
+        )
+        findings += check_features(self.features, self.participants, where)
         findings += check_visits(self.visits, self.participants, where)
         about_images, hashes = examine(
             self.images, seen["patient_id"], self.participants, self.labels, self.name, self.dictionary
@@ -151,6 +158,7 @@ class Cohort:
             self.features.to_parquet(part / "features.parquet")
             self.split.to_parquet(part / "split.parquet")
             facts = {name: getattr(self, name) for name in ("name", "dictionary", "flow", "table", "imaged")}
+            facts |= {name: list(said) for name in ("overlaps", "no_overlap") if (said := getattr(self, name))}
             facts["labels"] = {str(number): meaning for number, meaning in self.labels.items()}
             (part / "cohort.json").write_text(json.dumps(facts, indent=2))
 
@@ -166,6 +174,8 @@ class Cohort:
             participants=pd.read_parquet(Path(folder) / "participants.parquet"),
             images=pd.read_parquet(Path(folder) / "images.parquet"),
             imaged=facts.get("imaged", True),
+            overlaps=tuple(facts.get("overlaps", ())),
+            no_overlap=tuple(facts.get("no_overlap", ())),
             **{name: pd.read_parquet(path) for name, path in late.items() if path.exists()},
             dictionary=facts["dictionary"],
             labels={int(number): meaning for number, meaning in facts["labels"].items()},

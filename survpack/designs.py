@@ -16,14 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from survpack import shared, splits
-from survpack.cohort import listed
+from survpack import few, shared, splits
+from survpack.cohort import TUMOUR
 from survpack.models import CONTROL, Classical, Deep, Patients, Stack, build, lacking
 from survpack.parallel import in_parallel
-from survpack.params import Designs, per_cohort
+from survpack.params import AUTO, Designs, per_cohort
+from survpack.radiomics import COLUMN
 from survpack.study import Study, fit_digest
 
 REPEATED, BY_SITE, TEMPORAL, EXTERNAL = "repeated", "by-site", "temporal", "external"
+CROPS, WINDOW, CUBES = "crops.spacing_mm", "crops.ct_window_hu", "biomarkers.spacing_mm"  # alike, or not shared
 SHARED = "shared-cox"  # ridge Cox on what two cohorts both know
 ELSEWHERE = ("age", "volume", SHARED)  # first of the external design; then every model that both cohorts can have
 HELD_SHARE = 0.25  # of patients, the latest, in the temporal design
@@ -124,7 +126,9 @@ def absent(study: Study, others: list[Study] = ()) -> dict[str, str]:
     few = f"{least.patients} patients and {least.events} events"
     why = {
         REPEATED: "there is no death in two folds.",
-        BY_SITE: f"the development patients come from one site ({listed(told) or 'not told'})."
+        BY_SITE: "the site of no development patient is told."
+        if not len(told)
+        else f"the development patients come from one site ({told[0]})."
         if len(told) < 2
         else f"none of {len(told)} sites has {few} both inside it and outside it.",
         TEMPORAL: f"the chart has no dates in a column `{study.params.designs.date}`."
@@ -142,29 +146,72 @@ def absent(study: Study, others: list[Study] = ()) -> dict[str, str]:
 def in_common(study: Study, source: Study) -> tuple[Patients, Patients]:
     """Patients of the source and of the study as models that both can have see them.
 
-    Chart variables of one name, kind, unit and levels; biomarkers of one name; images and masks where both have the same
-    modalities and labels in voxels of one size, else none.
+    Chart variables of one name, kind, unit and levels; biomarkers of one name, of which grey levels and textures only where
+    both were measured in cubes of one size; images, and masks of the labels that both have, where both have the same modalities
+    and kinds of tumour in voxels of one size, and CT in one window, else none.
     """
     ours, theirs = study.cohort.dictionary, source.cohort.dictionary
     chart = [name for name in theirs if name in ours and _meaning(ours[name]) == _meaning(theirs[name])]
-    both, crops = (source.patients, study.patients), source.params.crops
-    alike = both[0].modalities == both[1].modalities and both[0].masks.shape[1] == both[1].masks.shape[1]
-    alike &= source.cohort.labels == study.cohort.labels
-    alike &= per_cohort(crops.spacing_mm, source.name) == per_cohort(study.params.crops.spacing_mm, study.name)
+    both, labels = (source.patients, study.patients), [_labels(source), _labels(study)]
+    alike = both[0].modalities == both[1].modalities and _same(source, study, CROPS)
+    alike &= "ct" not in both[0].modalities or _same(source, study, WINDOW)
+    alike &= all(one.masks.shape[1] == len(own) for one, own in zip(both, labels, strict=True))
+    alike &= {*labels[0]} & {*TUMOUR} == {*labels[1]} & {*TUMOUR}
+    places = [[own.index(name) for name in labels[0] if name in labels[1]] for own in labels]
     tables = {
         name: getattr(both[0], name).columns.intersection(getattr(both[1], name).columns, sort=False)
         for name in ("biomarkers", "shuffled", "noise", "perturbed")
     }
+    if not _same(source, study, CUBES):
+        tables = {name: [each for each in columns if not _of_cubes(each)] for name, columns in tables.items()}
     found = [
         replace(
             one, clinical=one.clinical[chart], dictionary={name: theirs[name] for name in chart},
-            images=one.images if alike else one.images[:, :0], masks=one.masks if alike else one.masks[:, :0],
+            images=one.images if alike else one.images[:, :0], masks=one.masks[:, seen] if alike else one.masks[:, :0],
             present=one.present if alike else one.present[:, :0], modalities=one.modalities if alike else [],
             **{name: getattr(one, name)[columns] for name, columns in tables.items()},
         )
-        for one in both
+        for one, seen in zip(both, places, strict=True)
     ]  # fmt: skip
     return found[0], found[1]
+
+
+def unlike(study: Study, others: list[Study]) -> list[str]:
+    """Of each other cohort that was measured otherwise: which models it then cannot teach, and how to mend that."""
+    kept = {CROPS: "networks", WINDOW: "networks", CUBES: "grey levels and textures"}
+    return [
+        f"{other.name}: no {what} are learnt there, since {place} is {_shown(other, place)}, and {_shown(study, place)} here; "
+        "write one value for both in params.yaml if they are meant to."
+        for other in others
+        for place, what in kept.items()
+        if other.name != study.name
+        and not _same(other, study, place)
+        and (place != WINDOW or "ct" in {*other.cohort.modalities} & {*study.cohort.modalities})
+    ]
+
+
+def _labels(study: Study) -> list[str]:
+    return list(dict.fromkeys(study.cohort.labels.values()))
+
+
+def _same(source: Study, study: Study, place: str) -> bool:
+    return _setting(source, place) == _setting(study, place)
+
+
+def _setting(study: Study, place: str):
+    section, key = place.split(".")
+    return per_cohort(getattr(getattr(study.params, section), key), study.name, lambda: AUTO)
+
+
+def _shown(study: Study, place: str) -> str:
+    value = _setting(study, place)
+    return " to ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _of_cubes(name: str) -> bool:
+    """Whether a biomarker is of grey values that were resampled; shape hardly depends on it, and what is given does not."""
+    match = COLUMN.match(name)
+    return bool(match and match["sequence"])
 
 
 def shared_columns(source: Patients, choice) -> list[str]:
@@ -182,8 +229,7 @@ def _plan(design, repeat, fold, train, held, **more) -> Plan:
 
 
 def _enough(study: Study, ids) -> bool:
-    outcome, least = study.outcome(ids), study.params.scores.small_cell
-    return len(outcome) >= least.patients and int(outcome["event"].sum()) >= least.events
+    return few.enough(study.outcome(ids)["event"], study.params.scores.small_cell)
 
 
 def _dates(study: Study) -> pd.Series:
@@ -229,7 +275,10 @@ def fit_designs(study: Study, others: list[Study] = ()) -> pd.DataFrame:
         if not places[-1].exists():
             jobs.append((_fit_one, (near[study.name], near.get(fit.plan.source), fit, places[-1])))
     slow = {model: _is_slow(study, model) for model in study.params.designs.models}
-    in_parallel(sorted(jobs, key=lambda job: not slow.get(job[1][2].model)), f"{study.name}: designs")
+    networks = any(_is_slow(study, name) for name in {job[1][2].model for job in jobs} - {SHARED})
+    in_parallel(
+        sorted(jobs, key=lambda job: not slow.get(job[1][2].model)), f"{study.name}: designs", networks=networks
+    )
     for old in {*folder.glob("*.parquet")} - {*places}:
         old.unlink()
     parts = [part for part in map(pd.read_parquet, places) if len(part)]

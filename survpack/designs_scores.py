@@ -1,4 +1,4 @@
-"""Scores of the same models under other splits, and where their spread comes from.
+"""Scores of the same models under other splits, and where their spread comes from; sets too small have none (`few`).
 
 Apart from `designs`, so that another way to score refits nothing.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from survpack import inference
+from survpack import few, inference
 from survpack.designs import BY_SITE, REPEATED
 from survpack.inference import bootstrap, corrected_resampled_test, holm, spreads
 from survpack.metrics import scores
@@ -40,24 +40,33 @@ def score(predictions: pd.DataFrame, study: Study, by=("design", "source", "mode
     Returns
     -------
     DataFrame
-        `by`, `metric` (`METRICS`), `estimate`, `low`, `high`, `patients`, `events`.
+        `by`, `metric` (`METRICS`), `estimate`, `low`, `high`, `patients`, `events`. No estimate of a set too small to be
+        scored.
     """
     found = []
     for keys, rows in predictions.groupby(list(by), sort=False):
         outcome = study.outcome(rows["patient_id"].unique())
         about = {"patients": len(outcome), "events": int(outcome["event"].sum())}
-        for metric, interval in _intervals(study, lambda counts, rows=rows: _scores(study, rows, counts), rows).items():
+        if few.enough(outcome["event"], study.params.scores.small_cell):
+            scored = _intervals(study, lambda counts, rows=rows: _scores(study, rows, counts), rows)
+        else:
+            scored = {metric: dict.fromkeys(ENDS) for metric in METRICS}
+        for metric, interval in scored.items():
             found.append({**dict(zip(by, keys, strict=True)), "metric": metric, **interval, **about})
     return pd.DataFrame(found, columns=[*by, "metric", *ENDS, "patients", "events"])
 
 
 def by_fold(predictions: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Scores fold by fold, of every seed: `model, design, repeat, seed, fold, metric, value, n, n_train`."""
+    """Scores fold by fold, of every seed: `model, design, repeat, seed, fold, metric, value, n, n_train`.
+
+    The value of a fold too small to be scored is NaN: it is in no spread and in no test.
+    """
     rows = predictions[predictions["harmonised"] == study.params.selection.harmonise]
     keys, found = ["model", "design", "source", "repeat", "seed", "fold"], []
     for names, fold in rows.groupby(keys, sort=False):
         about = {"n": len(fold), "n_train": int(fold["train"].iloc[0])}
-        for metric, value in _scores(study, fold, None).items():
+        large = few.enough(study.outcome(fold["patient_id"])["event"], study.params.scores.small_cell)
+        for metric, value in (_scores(study, fold, None) if large else dict.fromkeys(METRICS, np.nan)).items():
             found.append({**dict(zip(keys, names, strict=True)), "metric": metric, "value": value, **about})
     return pd.DataFrame(found, columns=[*keys, "metric", "value", "n", "n_train"])
 
@@ -216,4 +225,7 @@ def reading(tested: pd.DataFrame, confidence: float = 0.95) -> str:
         difference = {name: _plain(value) for name, value in row.items()} | {"comparisons": tested["p"].count()}
         told = inference.reading(difference, model_name(row["model"]), model_name(REFERENCE), confidence=confidence)
         lines.append(f"{told} ({row['folds']} folds)")
-    return "\n".join(lines) or f"Nothing is compared with {model_name(REFERENCE)}."
+    return "\n".join(lines) or (
+        f"Nothing is compared with {model_name(REFERENCE)} over repeated folds: it was not fitted, or fewer than two folds are "
+        "large enough to be scored."
+    )

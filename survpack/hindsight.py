@@ -16,10 +16,12 @@ What counts in another unit (`pet_uptake_time` in min, `mri_time_s`), by the dic
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom, rankdata
 
 from survpack.cohort import DAYS
 from survpack.telltales import snake
@@ -99,6 +101,11 @@ BEFORE = re.compile(  # names of what comes before baseline
 )
 _SCAN, _DAY = r"(mri?|ct|pet|scan|imaging|image|study|series)\d*", r"(days?|dates?|time|interval|weeks?|months?)\d*"
 _FINE = r"(m?s|m?secs?|(milli)?seconds?|mins?|minutes?|h|hrs?|hours?|[mcn]m|m?l|m?g|kg|gy|hu|pct|percent)"
+_PHYSICAL = r"um|mm_?hg|k?pa|diopt(er|re)s?|db|hz|k?cal|cells?|mm_?[23]|cm_?[23]"
+_HOURS = r"h|hrs?|hours?"
+_COUNTS = re.compile(  # a time by its name, which another unit belies
+    rf"_?(({SPANS})_(\w+_)?(to|til|till|until|on)_|os$)"
+)
 _HOW = r"(^|_)(uptake|injection|acquisition_time|bed|slice|rotation|dwell|frame|scan_duration)(_|$)"  # a scan was made
 SCAN_DAY = re.compile(  # day or date of a scan
     rf"^(?!.*_{_FINE}$)(?!.*{_HOW}).*((^|_){_DAY}(_\w+)?_{_SCAN}(_|$)|(^|_){_SCAN}(_\w+)?_?{_DAY}(_|$))"
@@ -110,16 +117,29 @@ ELSEWHEN = re.compile(  # names of times that do not count from baseline on
 )
 
 
-def named_later(name: str) -> str:
-    """What a name says that is known only after baseline, in words; "" where it says nothing of the kind."""
-    plain = snake(name)
+def named_later(name: str, entry: dict | None = None) -> str:
+    """What a name says that is known only after baseline, in words; "" where it says nothing of the kind.
+
+    A name of a time (`pet_time`, `time_to_enhancement`, `iop_os`) is none where its entry in the dictionary counts it in
+    minutes or less, or in mm, mL, mmHg and the like; a scan's also in hours. What names an outcome besides stays one.
+    """
+    plain, unit = snake(name), snake(((entry or {}).get("unit") or "").replace("µ", "u").replace("μ", "u"))
     if BEFORE.search(plain):
         return ""
-    kinds = {"the day of a scan": [SCAN_DAY], "an outcome or the time to one": [LATER, ENDPOINT],
-             "what follows treatment": [AFTER, COMPLICATION, SPECIMEN]}  # fmt: skip
-    if not NO_TIMEPOINT.search(plain):
-        kinds["what is measured at a later time"] = [TIMEPOINT]
-    return next((kind for kind, like in kinds.items() if any(one.search(plain) for one in like)), "")
+    no_days = bool(re.fullmatch(rf"{_FINE}|{_PHYSICAL}", unit))
+    kinds = {"the day of a scan": not no_days and SCAN_DAY.search(plain),
+             "an outcome or the time to one": _outcome(plain, no_days and not re.fullmatch(_HOURS, unit)),
+             "what follows treatment": any(one.search(plain) for one in (AFTER, COMPLICATION, SPECIMEN)),
+             "what is measured at a later time": not NO_TIMEPOINT.search(plain) and TIMEPOINT.search(plain)}  # fmt: skip
+    return next((kind for kind, like in kinds.items() if like), "")
+
+
+def _outcome(plain: str, no_time: bool = False) -> bool:
+    """Whether a name is an outcome's; of what is no time by its unit, whether it is by more than the name of a time."""
+    for match in (match for like in (LATER, ENDPOINT) for match in like.finditer(plain)):
+        if not (no_time and _COUNTS.match(match[0])) or _outcome(plain[match.end() - 1 :]):
+            return True
+    return False
 
 
 def after_the_end(patients: pd.Series, day: pd.Series, participants: pd.DataFrame) -> pd.Series:
@@ -174,37 +194,61 @@ def _unit(name: str, entry: dict) -> str | None:
     return "" if given or re.search(rf"_({_FINE}|per_\w+)$", plain) else None
 
 
-def tells_outcome(table: pd.DataFrame, name: str, entry: dict) -> str:
-    """How the values of a covariate give the outcome away, "" if they do not."""
-    time, value = pd.to_numeric(table["time_days"], errors="coerce"), table[name]
-    sound = (time > 0) & table["event"].isin([0, 1])
-    event = table["event"].eq(1) & sound
-    if min((event & sound).sum(), (~event & sound).sum()) >= MANY:
-        if (value.notna() == event)[sound].all() or (value.notna() != event)[sound].all():
+def tells_outcome(table: pd.DataFrame, name: str, entry: dict, among: int = 1) -> str:
+    """How the values of a covariate give the outcome away, "" if they do not.
+
+    Of the best of `among` columns more is asked, since one of thousands comes near by chance.
+    """
+    time, value = pd.to_numeric(table["time_days"], errors="coerce").to_numpy(float), table[name]
+    sound = (time > 0) & table["event"].isin([0, 1]).to_numpy()
+    event, present = table["event"].eq(1).to_numpy() & sound, value.notna().to_numpy()
+    least = MANY + math.ceil(math.log2(among))
+
+    def by_chance(whom: np.ndarray, levels: int) -> bool:
+        """Whether one of `among` columns of so many levels may well part those with the event from the others."""
+        return among > 1 and among * 2**levels > 0.01 * math.comb(int(whom.sum()), int(event[whom].sum()))
+
+    if min(event.sum(), (~event & sound).sum()) >= MANY:
+        apart = (present == event)[sound].all() or (present != event)[sound].all()
+        if apart and not by_chance(sound, 1):
             return "is there exactly for those with (or without) the event"
-        told = value[sound & value.notna()]
-        both = min(event[told.index].sum(), (~event[told.index]).sum()) >= MANY / 2
-        few = 2 <= told.nunique() <= max(2, len(told) // 5)  # levels, so that chance makes none of them pure
-        if both and few and event[told.index].groupby(told).nunique().max() == 1:
-            return "is `event` in other words"
+        told = sound & present
+        level, levels = pd.factorize(value[told])
+        both = min(event[told].sum(), (~event[told]).sum()) >= MANY / 2
+        if both and 2 <= len(levels) <= max(2, told.sum() // 5):  # levels, so that chance makes none of them pure
+            share = np.bincount(level, event[told]) / np.bincount(level)
+            if np.isin(share, (0, 1)).all() and not by_chance(told, len(levels)):
+                return "is `event` in other words"
     if entry["kind"] == "categorical":
         return ""
-    levels = {level: k for k, level in enumerate(entry.get("levels", []))}
-    number = value.map(levels) if levels else pd.to_numeric(value, errors="coerce")
-    use = sound & number.notna()
-    if (event & use).sum() < MANY or number[use].nunique() < 2:
+    places = {level: k for k, level in enumerate(entry.get("levels", []))}
+    number = (value.map(places) if places else pd.to_numeric(value, errors="coerce")).to_numpy(float)
+    use = sound & ~np.isnan(number)
+    time, number, event = time[use], number[use], event[use]
+    if event.sum() < least or number.min() == number.max():
         return ""
-    from lifelines.utils import concordance_index
+    dead, late = rankdata(number[event]), rankdata(time[event])
+    ranked = abs(np.corrcoef(dead, late)[0, 1]) if np.ptp(dead) and np.ptp(late) else 0.0
+    near = abs(_concordance_of_some(time, number, event) - 0.5)
+    if ranked > 0.95 or near > 0.4:
+        from lifelines.utils import concordance_index
 
-    concordance = concordance_index(time[use], number[use], event[use])
-    ranked = abs(number[use & event].corr(time[use & event], method="spearman"))
-    if max(concordance, 1 - concordance, ranked) > 0.95:
-        return f"ranks survival almost perfectly (Harrell C {max(concordance, 1 - concordance):.2f})"
-    day = DAYS[_unit(name, entry) or "days"]
-    return _counts_own_days(time[use].to_numpy(), number[use].to_numpy(float), event[use].to_numpy(bool), day)
+        concordance = concordance_index(time, number, event)
+        if max(concordance, 1 - concordance, ranked) > 0.95:
+            return f"ranks survival almost perfectly (Harrell C {max(concordance, 1 - concordance):.2f})"
+    return _counts_own_days(time, number, event, DAYS[_unit(name, entry) or "days"], among)
 
 
-def _counts_own_days(time: np.ndarray, number: np.ndarray, event: np.ndarray, unit: float) -> str:
+def _concordance_of_some(time: np.ndarray, number: np.ndarray, event: np.ndarray, most: int = 100) -> float:
+    """Harrell's C of at most so many who died, against all: quick, where thousands of columns are to be looked through."""
+    died = np.flatnonzero(event)
+    died = died[np.linspace(0, len(died) - 1, min(most, len(died))).astype(int)]
+    pairs = time[died, None] < time
+    larger, same = number > number[died, None], number == number[died, None]
+    return (larger[pairs].sum() + same[pairs].sum() / 2) / max(pairs.sum(), 1) if pairs.any() else 0.5
+
+
+def _counts_own_days(time: np.ndarray, number: np.ndarray, event: np.ndarray, unit: float, among: int) -> str:
     """How a number (in `unit` days, or perhaps others) is bound to the patient's own follow-up; "" if it is not."""
     from survpack.preprocess import BASELINE_DAYS
 
@@ -212,12 +256,18 @@ def _counts_own_days(time: np.ndarray, number: np.ndarray, event: np.ndarray, un
         return ""
     ends, deaths, day = np.sort(time), np.sort(time[event]), number * unit
     chance = np.searchsorted(ends, day - unit).mean()  # patients whose day is after another's end
-    if chance >= MANY and day.max() > BASELINE_DAYS and (day > time + unit).sum() <= 0.02 * chance:
+    if (
+        chance >= max(MANY, math.log(100 * among))
+        and day.max() > BASELINE_DAYS
+        and (day > time + unit).sum() <= 0.02 * chance
+    ):
         return f"is never after the patient's own end of follow-up (chance would make it so for {chance:.0f})"
     for unit in DAYS.values():
         day, near = number[event] * unit, max(1.0, unit / 2)
         low, high = (np.searchsorted(deaths, day + k * near, side) for k, side in ((-1, "left"), (1, "right")))
         same, chance = (abs(day - time[event]) <= near).mean(), (high - low).mean() / len(deaths)
-        if same >= max(0.3, 4 * chance):
+        if same >= max(0.3, 4 * chance) and (
+            among == 1 or among * binom.sf(round(same * len(deaths)) - 1, len(deaths), chance) < 0.001
+        ):
             return f"is the time of the event for {same:.0%} of those who have it"
     return ""

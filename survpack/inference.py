@@ -11,6 +11,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from tqdm import tqdm
 
+from survpack import few, settings
 from survpack.errors import BadInput
 from survpack.metrics import METRICS, scores
 from survpack.numbers import amount, interval_text
@@ -368,7 +369,8 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
     Returns
     -------
     dict
-        `{"cv": {model: {metric: {"estimate", "low", "high"}}}, "test": {…}}`, ready for JSON.
+        `{"cv": {model: {metric: {"estimate", "low", "high"}}}, "test": {…}}`, ready for JSON. Whether a split is
+        large enough to be scored is `unscored`, and for the caller to ask.
 
     Raises
     ------
@@ -376,7 +378,7 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
         If models of one split predicted different patients, or a patient is on both sides of the split.
     """
     train_outcome = participants[participants["patient_id"].isin(dev_ids)]
-    horizon = per_cohort(params.horizon_days, cohort)
+    horizon = per_cohort(params.horizon_days, cohort, lambda: settings.horizon(train_outcome)[0])
     splits = {split: {name: one.of(split) for name, one in prognoses.items()} for split in SPLITS}
     for split, models in splits.items():
         _check_side(models, set(dev_ids), split)
@@ -387,6 +389,18 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
         score = partial(_scores_of, one, participants, train_outcome, horizon)
         found[split][name] = of_patients(score, one, params)
     return found
+
+
+def unscored(participants: pd.DataFrame, dev_ids, params: Scores) -> dict[str, str]:
+    """Why a split is not scored (`few.not_scored`), by split: "cv" of the development patients, "test" of the others."""
+    developed = participants["patient_id"].isin(dev_ids)
+    events = {"cv": participants.loc[developed, "event"], "test": participants.loc[~developed, "event"]}
+    least = params.small_cell
+    return {
+        split: few.not_scored(len(event), int(event.sum()), least)
+        for split, event in events.items()
+        if not few.enough(event, least)
+    }
 
 
 def of_patients(score, prognosis: Prognosis, params: Scores) -> dict:

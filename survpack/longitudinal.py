@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from survpack import growth
+from survpack import few, growth
 from survpack.cohort import VISITS, listed
 from survpack.errors import BadInput
 from survpack.figures.longitudinal import model_name
@@ -225,7 +225,7 @@ def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, sp
     -------
     DataFrame
         `SCORES`: one row a model and landmark, `landmark_days` a number or "pooled"; `patients` and `events` count
-        patients once, pooled. Numbers that are not defined are NaN.
+        patients once, pooled. Numbers that are not defined are NaN, and those of a landmark with too few to be scored.
 
     Raises
     ------
@@ -249,9 +249,10 @@ def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, sp
     for day in landmarks:
         here = (rows if day == POOLED else rows[rows["landmark_days"] == day]).drop_duplicates("patient_id")
         of = {"split": split, "landmark_days": day, "patients": len(here), "events": int(here["event"].sum())}
+        large = few.enough(here["event"], choice.small_cell)
         for model in risks:
-            difference = {name: found[model, day, True][key] for key, name in DIFFERENCE.items()}
-            told.append({**of, "model": model, **found[model, day, False], **difference})
+            own, ahead = (found[model, day, minus] if large else dict.fromkeys(DIFFERENCE) for minus in (False, True))
+            told.append({**of, "model": model, **own, **{name: ahead[key] for key, name in DIFFERENCE.items()}})
     order = {model: place for place, model in enumerate(risks)}
     return pd.DataFrame(told, columns=SCORES).sort_values("model", key=lambda column: column.map(order), kind="stable",
                                                           ignore_index=True)  # fmt: skip
@@ -302,6 +303,23 @@ def facts(scores: pd.DataFrame) -> dict:
             "minus_baseline": {key: _defined(row[name]) for key, name in DIFFERENCE.items()},
         }
     return found
+
+
+def reading(scores: pd.DataFrame, least) -> str:
+    """Why there is nothing of later visits, or which landmarks are not scored; empty where all are.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As `score`.
+    least : params.SmallCell
+    """
+    if scores.empty:
+        return "Nobody was seen again after baseline, so there is nothing to say of later visits."
+    rows = scores[scores["landmark_days"] != POOLED].drop_duplicates("landmark_days").to_dict("records")
+    small = [row for row in rows if row["patients"] < least.patients or row["events"] < least.events]
+    told = [f"{row['landmark_days']:g} ({few.not_scored(row['patients'], row['events'], least)})" for row in small]
+    return f"Landmarks that are too late for these patients: day {listed(told, len(told))}." if told else ""
 
 
 def _defined(value: float | None) -> float | None:

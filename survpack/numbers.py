@@ -28,6 +28,11 @@ def amount(value: float, digits: int = 0) -> str:
     return text.replace("-", "−")
 
 
+def p_text(p: float | None) -> str:
+    """`0.23`, `0.051`, `< 0.001`: three digits where they decide; a dash where there is none."""
+    return "–" if not known(p) else "< 0.001" if p < 0.001 else amount(p, 2 if p >= 0.1 else 3)
+
+
 def interval_text(interval: dict | None, digits: int = 2, *, without: str = "") -> str | None:
     """`0.63 (0.57 to 0.69)`; None where there is no estimate.
 

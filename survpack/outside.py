@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from survpack import metrics, tables
+from survpack.adapters.reading import without_blanks
 from survpack.errors import BadInput
 from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.models import MODELS
@@ -25,6 +27,9 @@ from survpack.study import TEST_FOLD, Study
 CURVE = re.compile(r"s_(\d+(?:\.\d+)?)")  # a column of survival curves: S at so many days
 NEAR = 0.9  # a curve speaks of the horizon if it is given there, or not earlier than this share of it,
 STEPS = 20  # or reaches it in so many steps, as a fitted curve does, which is flat between two days of death
+
+
+EARLY = 0.1  # curves that end before this share of the median follow-up may be named by months
 
 
 class Outside(NamedTuple):
@@ -78,12 +83,15 @@ def read(path: Path, study: Study, *, together: bool = False, horizon: float | N
         of the study.
     """
     path = Path(path)
-    model = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem)
+    model = _name(path)
     if model in MODELS:
         refuse(path, f"'{model}' is a model of the study", "a name of its own", "rename the file")
-    table, curves = _checked(path, _table(path), study)
+    table, ours = _table(path)
+    table, curves = _checked(path, table, study)
     curves = curves if any(curves.values()) else {}  # of day 0 alone a curve says nothing
     times, survival = np.array(list(curves.values())), table[list(curves)].to_numpy(float)
+    if together and "fold" in table:
+        _no_gaps(path, table)
     several = together and "fold" in table and table["fold"].nunique() > 1
     if together:
         folds, split = (pd.factorize(table["fold"].astype(str))[0] if several else 0), "everyone"
@@ -91,19 +99,26 @@ def read(path: Path, study: Study, *, together: bool = False, horizon: float | N
         folds = study.splits.set_index("patient_id")["fold"].loc[table["patient_id"]].to_numpy()
         split = np.where(folds == TEST_FOLD, "test", "cv")
     risk, notes = _risk(table, survival, curves)
+    if curves and _flat(risk, survival, np.broadcast_to(folds, len(table))):
+        notes.append(
+            "All patients of one model have one curve: its AUC is one half, while concordance ranks by the risk."
+        )
     if several:
         notes.append(f"Column `fold` names {len(set(folds))} models: only patients of one of them are compared.")
     if not curves:  # ranked within a fold: a patient elsewhere changes nothing there
         times = _grid(study, table["patient_id"]) if together else np.asarray(study.times)
         ranks = risk.groupby(pd.Series(folds, risk.index)).rank(pct=True).to_numpy()
-        survival = np.repeat(1 - ranks[:, None], len(times), axis=1)
+        survival = np.repeat(
+            (1 - ranks[:, None]) / 2, len(times), axis=1
+        )  # at most one half: it says nothing of a median
     keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
-    made = table[["patient_id"]].assign(**keys, split=split, risk=risk, days=table.get("days", 0.0))
+    made = table[["patient_id"]].assign(**keys, split=split, risk=risk, days=table.get("days", 0.0), own_days=not ours)
     made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
     given = tuple(day for day in curves.values() if day)
     horizon = horizon or (given[0] if together and len(given) == 1 else study.horizon_days)
     allowed, more = _allowed(table, curves, horizon, {"fold"} if several else set())
-    return Outside(Prognosis(made, times), allowed, [*notes, *more], given, horizon)
+    hint = _in_months(given, study, table["patient_id"])
+    return Outside(Prognosis(made, times), allowed, [*notes, *hint, *more], given, horizon)
 
 
 def risk_of(survival, times) -> np.ndarray:
@@ -137,9 +152,27 @@ def _risk(table: pd.DataFrame, survival: np.ndarray, curves: dict[str, float]) -
     notes = [told]
     if len(risk) > 1 and risk.nunique() == 1:
         notes.append("All patients have one risk: nothing is ranked.")
-    elif area is not None and risk.corr(pd.Series(area, table.index), method="spearman") < 0:
+    elif area is not None and np.ptp(area) > 0 and risk.corr(pd.Series(area, table.index), method="spearman") < 0:
         notes.append("The risk and the curves rank patients against each other: check that a higher risk is worse.")
     return risk, notes
+
+
+def _flat(risk: pd.Series, survival: np.ndarray, folds: np.ndarray) -> bool:
+    """Whether the curves part nobody whom the risk parts."""
+    one = pd.DataFrame(survival).assign(risk=risk).groupby(folds).nunique()
+    return bool((one["risk"] > 1).any() and (one.drop(columns="risk") <= 1).all(axis=None))
+
+
+def _in_months(given: tuple[float, ...], study: Study, ids) -> list[str]:
+    """A hint where curves end so early that their columns may be named by months or years."""
+    known = study.cohort.outcome
+    followed = table_of(known[known["patient_id"].isin(ids)])["time_days"].median()
+    if not given or not max(given) < EARLY * followed:
+        return []
+    return [
+        f"The last column of the curve is of day {max(given):g}, and half of the patients were followed for {followed:g} days "
+        "or more: check that the columns are named by days, not by months or years."
+    ]
 
 
 def _grid(study: Study, ids) -> np.ndarray:
@@ -156,23 +189,55 @@ def refuse(path: Path, found: str, expected: str, remedy: str) -> NoReturn:
     raise BadInput(f"{path}: {found}, expected {expected}; {remedy}.") from None
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """A CSV is read as text, so that ids keep their zeros and a column named twice is seen."""
+def _name(path: Path) -> str:
+    """What the model is called: its file, with letters, accents and digits of any script; a folder is named so too."""
+    stem = unicodedata.normalize("NFC", path.stem)  # some systems write an accent apart from its letter
+    if not any(map(str.isalnum, stem)):
+        refuse(path, f"the file is called '{stem}'", "a name with a letter or digit", "rename the file")
+    kept = (one if one.isalnum() or one in "_.-" or unicodedata.category(one)[0] == "M" else " " for one in stem)
+    return re.sub(" +", "-", "".join(kept))
+
+
+def _days(path: Path, times: bytes) -> list[float]:
+    """The days of curves that are numbered, as the study's own file names them in its metadata."""
+    try:
+        days = json.loads(times)
+    except ValueError:
+        days = None
+    if not (isinstance(days, list) and all(isinstance(day, int | float) and 0 <= day < np.inf for day in days)):
+        _damaged(path, f"'{times[:40].decode(errors='replace')}'")
+    return days
+
+
+def _damaged(path: Path, found: str) -> NoReturn:
+    expected = "the day of each of the columns `s_0`, `s_1`, …"
+    refuse(path, f"`times` in its metadata is {found}", expected, "write it as CSV, with columns such as `s_180`")
+
+
+def _table(path: Path) -> tuple[pd.DataFrame, bool]:
+    """A CSV is read as text, so that ids keep their zeros and a column named twice is seen; is it the study's own file?"""
     if not path.is_file():
         refuse(path, "no such file", "a CSV or parquet table of predictions", "check its path")
     try:
         if path.suffix == ".parquet":  # in the study's own `s_0`, `s_1`, … are numbered, their days in the metadata
-            times = json.loads((pq.read_schema(path).metadata or {}).get(b"times", b"[]"))
-            table = pd.read_parquet(path).rename(columns={f"s_{k}": f"s_{days}" for k, days in enumerate(times)})
-            return table.reset_index(drop=table.index.name is None)
+            table, times = pd.read_parquet(path), (pq.read_schema(path).metadata or {}).get(b"times")
+            table = table.reset_index(drop=table.index.name is None)
+            curves = [name for name in table if CURVE.fullmatch(str(name))]
+            if times is None or not curves:
+                return table, times is not None
+            own = {f"s_{k}": f"s_{days}" for k, days in enumerate(_days(path, times))}
+            if set(own) != set(curves):
+                _damaged(path, f"{len(own)} days for {len(curves)} columns")
+            return table.rename(columns=own), True
         rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # what pandas and pyarrow raise for what they cannot read
         refuse(path, f"not readable ({' '.join(str(error).split())[:120]})", "a table", "write it as CSV, with commas")
-    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True)
+    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True), False
 
 
 def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
     """The table with numbers in it, and its curve columns with their days, in order."""
+    table = without_blanks(table)
     curves = {name: float(found[1]) for name in table if (found := CURVE.fullmatch(str(name)))}
     curves = dict(sorted(curves.items(), key=lambda one: one[1]))
     if "patient_id" not in table or not (any(curves.values()) or {"risk", "days"} & set(table)):
@@ -202,7 +267,10 @@ def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFram
 
 def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd.Series:
     """A column as numbers; `at` is the day of a column of curves."""
-    numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+    given = table[name]
+    if not pd.api.types.is_numeric_dtype(given):
+        given = given.astype(str)  # dates and durations, which would turn into nanoseconds, are text that is no number
+    numbers = pd.to_numeric(given, errors="coerce").astype(float)
     expected, right = "a finite number", np.isfinite(numbers)
     if name == "days":
         expected, right = "a number of days, 0 or more", right & (numbers >= 0)
@@ -215,6 +283,14 @@ def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd
         found = f"`{name}` of patient {first['patient_id']} ({(~right).sum()} in all) is '{first[name]}'"
         refuse(path, found, expected, "correct it")
     return numbers
+
+
+def _no_gaps(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a column `fold` that is empty for some: they would be the patients of one more model."""
+    gaps = table["fold"].isna() | table["fold"].astype(str).str.strip().str.lower().isin(["", "na", "nan", "none"])
+    if gaps.any():
+        found = f"`fold` of patient {table.loc[gaps, 'patient_id'].iloc[0]} ({gaps.sum()} of {len(gaps)}) is empty"
+        refuse(path, found, "the model of every patient", "fill it in, or drop the column to compare all patients")
 
 
 def _column_of(days, horizon: float) -> float | None:

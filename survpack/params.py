@@ -6,16 +6,31 @@ asked for goes into a copy, which that run and its stages read, and nothing is e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from survpack.errors import BadInput
 from survpack.params_file import read, sentence, shown, write
 from survpack.paths import PARAMS
 
+MOST = 1_000_000  # of what is counted: more is a slip of the hand
 Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[float, Field(ge=0.05, le=100)]  # of a voxel, mm
+AUTO = "auto"  # a cohort's own, which stage 01 finds (`settings`)
 
 
 def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
@@ -43,6 +58,19 @@ Range = Annotated[tuple[float, float], Strict(False), AfterValidator(_ordered)]
 Pair = Annotated[tuple[str, str], Strict(False)]
 Word = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it is part of a command and of a path
 Names = Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
+Days = Annotated[list[Positive], Field(min_length=1)]
+_Auto = WrapValidator(
+    lambda value, check: AUTO if value == AUTO else check(value)
+)  # no union: its errors name a branch
+_AsIs = PlainSerializer(lambda value: value)
+AutoPositive, AutoSide, AutoDays, AutoRange = (Annotated[kind, _Auto, _AsIs] for kind in (Positive, Side, Days, Range))
+
+
+def _one_or_by_cohort(value: Any, check) -> Any:
+    return _RANGES.validate_python(value) if isinstance(value, dict) else check(value)
+
+
+_RANGES = TypeAdapter(dict[str, AutoRange], config=ConfigDict(strict=True, allow_inf_nan=False))
 Seed = Annotated[int, Field(ge=0, le=4_000_000_000)]  # what NumPy, scikit-learn and PyTorch all take
 
 
@@ -101,7 +129,7 @@ class Bins(_Section):
 
 
 class Biomarkers(_Section):
-    spacing_mm: dict[str, Positive]
+    spacing_mm: dict[str, AutoSide]
     bins: dict[Literal["mr", "ct", "pt"], Bins]
     regions: list[Literal["tumour", "enhancing", "necrosis", "oedema", "whole"]] = Field(min_length=1)
     families: list[Literal["morphology", "intensity", "histogram", "glcm", "glrlm", "glszm", "ngldm", "ngtdm"]]
@@ -124,9 +152,9 @@ class Selection(_Section):
 
 
 class Crops(_Section):
-    size: int = Field(ge=32, multiple_of=32)  # the encoders halve it five times
-    spacing_mm: dict[str, Positive]
-    ct_window_hu: Range
+    size: int = Field(ge=32, le=512, multiple_of=32)  # the encoders halve it five times
+    spacing_mm: dict[str, AutoSide]
+    ct_window_hu: Annotated[Range, WrapValidator(_one_or_by_cohort), _AsIs]  # or a dict of them, by cohort
     suv_max: float = Field(gt=0)
 
 
@@ -141,14 +169,14 @@ class Augment(_Section):
 
 
 class Training(_Section):
-    epochs: dict[str, Annotated[int, Field(ge=1)]]
+    epochs: dict[str, Annotated[int, Field(ge=1, le=MOST)]]
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
-    members: int = Field(ge=1)
+    members: int = Field(ge=1, le=MOST)
     inner_fraction: float = Field(ge=0, lt=0.5)
-    patience: int = Field(ge=1)
+    patience: int = Field(ge=1, le=MOST)
     precision: Literal["auto", "float32", "bfloat16"]
     augment: Augment
     mirror: dict[str, bool]
@@ -161,16 +189,16 @@ class Classical(_Section):
     ridge: float = Field(ge=0)
     l1_ratio: float = Field(gt=0, le=1)
     inner_folds: int = Field(ge=2)
-    trees: int = Field(ge=1)
-    min_leaf: int = Field(ge=1)
-    budget: int = Field(ge=1)
+    trees: int = Field(ge=1, le=MOST)
+    min_leaf: int = Field(ge=1, le=MOST)
+    budget: int = Field(ge=1, le=MOST)
     seed: Seed
 
 
 class Longitudinal(_Section):
-    landmarks_days: dict[str, Annotated[list[Positive], Field(min_length=1)]]
-    epochs: int = Field(ge=1)
-    width: int = Field(ge=1)
+    landmarks_days: dict[str, AutoDays]
+    epochs: int = Field(ge=1, le=MOST)
+    width: int = Field(ge=1, le=MOST)
     ridge: float = Field(gt=0)
     seed: Seed
 
@@ -178,22 +206,22 @@ class Longitudinal(_Section):
 class Transfer(_Section):
     sources: dict[str, list[str]]
     sizes: list[Annotated[int, Field(ge=4)]] = Field(min_length=1)
-    epochs: int = Field(ge=1)
-    pretrain_epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=MOST)
+    pretrain_epochs: int = Field(ge=1, le=MOST)
     seed: Seed
 
 
 class SmallCell(_Section):
-    patients: int = Field(ge=1)
-    events: int = Field(ge=1)
+    patients: int = Field(ge=1, le=MOST)
+    events: int = Field(ge=1, le=MOST)
 
 
 class Scores(_Section):
-    bootstrap: int = Field(ge=10)
+    bootstrap: int = Field(ge=10, le=MOST)
     confidence: float = Field(gt=0.5, lt=1)
     seed: Seed
-    horizon_days: dict[str, Positive]
-    horizons_days: dict[str, Annotated[list[Positive], Field(min_length=1)]]
+    horizon_days: dict[str, AutoPositive]
+    horizons_days: dict[str, AutoDays]
     small_cell: SmallCell
     coverage: float = Field(gt=0.5, lt=1)
     test_reading: Literal["once", "again"]
@@ -202,7 +230,7 @@ class Scores(_Section):
 
 
 class Gate(_Section):
-    permutations: int = Field(ge=1)
+    permutations: int = Field(ge=1, le=MOST)
     level: float = Field(gt=0.5, lt=1)
     seed: Seed
 
@@ -210,10 +238,10 @@ class Gate(_Section):
 class Designs(_Section):
     models: list[str] = Field(min_length=1)
     external: list[str] | Literal["all"] = "all"
-    repeats: int = Field(ge=1)
-    network_repeats: int = Field(ge=1)
+    repeats: int = Field(ge=1, le=MOST)
+    network_repeats: int = Field(ge=1, le=MOST)
     folds: int = Field(ge=2)
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=MOST)
     harmonised: str
     date: str
     seed: Seed
@@ -222,10 +250,10 @@ class Designs(_Section):
 class Audit(_Section):
     slices: int = Field(ge=2)
     folds: int = Field(ge=2)
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=MOST)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
-    augmentations: int = Field(ge=1)
+    augmentations: int = Field(ge=1, le=MOST)
     claim: float = Field(gt=0, lt=1)
     seed: Seed
 
@@ -234,12 +262,12 @@ class Explain(_Section):
     model: str
     beside: list[str]
     shap_model: str
-    repeats: int = Field(ge=1)
-    patients: int = Field(ge=1)
+    repeats: int = Field(ge=1, le=MOST)
+    patients: int = Field(ge=1, le=MOST)
     scored: int = Field(ge=2)
     steps: int = Field(ge=2)
     window: int = Field(ge=2)
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=MOST)
     seed: Seed
 
 
@@ -248,7 +276,7 @@ class Deployed(_Section):
 
     model: str
     horizons_days: list[Positive] = Field(min_length=1)
-    drawn: int = Field(ge=1)
+    drawn: int = Field(ge=1, le=MOST)
     seed: Seed
 
 
@@ -333,17 +361,32 @@ def _validated(raw: dict, path: Path) -> Params:
         raise BadInput(f"{path}: {sentence(error.errors(), Params, chosen, changes)}") from None
 
 
-def per_cohort(table: dict[str, float], cohort: str) -> float:
-    """The number for `cohort`, or that of `other`.
+def per_cohort(table: dict[str, Any] | Any, cohort: str, find: Callable[[], Any] | None = None) -> Any:
+    """What a table says of `cohort`, or else of `other`; what is no table is for every cohort.
+
+    Parameters
+    ----------
+    find : callable, optional
+        Gives what `auto` stands for, where the caller can tell.
 
     Raises
     ------
     BadInput
-        Where there is neither.
+        Where there is neither, or where it is `auto` and stage 01 has not found it yet.
     """
+    if not isinstance(table, dict):
+        return table
     if cohort not in table and "other" not in table:
         raise BadInput(f"params.yaml: no number for cohort '{cohort}' among {table}; add `{cohort}` or `other` there.")
-    return table.get(cohort, table.get("other"))
+    found = table.get(cohort, table.get("other"))
+    if found == AUTO and find:
+        return find()
+    if found == AUTO:
+        raise BadInput(
+            f"cohort '{cohort}': a setting is `auto` in params.yaml, expected its value beside the cohort, where stage 01 puts "
+            f"it; run it again (`python -m survpack run 01-cohort --cohort {cohort}`), or write a number for `{cohort}`."
+        )
+    return found
 
 
 def _merge(base: dict, changes: dict) -> dict:

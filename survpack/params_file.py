@@ -20,23 +20,24 @@ from survpack.paths import written_whole
 LARGEST = 20_000  # values, once aliases are written out: a few lines of them can say millions
 
 
-def read(path: Path) -> dict:
-    """The file as DVC reads it.
+def read(path: Path, *, as_text: bool = False) -> dict:
+    """The file as DVC reads it; or every value as the text that is written (`no`, `012`, `1e3`), of a file that is not DVC's.
 
     Raises
     ------
     BadInput
         For what cannot be read, is no YAML, or holds no sections.
     """
-    mend = "correct it there, or restore it (`git checkout params.yaml`)"
+    mend = "correct it there" if as_text else "correct it there, or restore it (`git checkout params.yaml`)"
+    what = "a map of columns (data/README.md shows one)" if as_text else "sections such as `splits:`"
     try:
-        text = path.read_text(encoding="utf-8")
-        raw = YAML(typ="safe").load(text)
+        text = path.read_text(encoding="utf-8-sig" if as_text else "utf-8")
+        raw = YAML(typ="base" if as_text else "safe", pure=as_text).load(text)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise BadInput(f"{path}, line {line}: not UTF-8, expected a text file in UTF-8; save it so.") from None
     except OSError as error:
-        raise BadInput(f"{path}: not readable ({error.strerror}), expected the file of choices; {mend}.") from None
+        raise BadInput(f"{path}: not readable ({error.strerror}), expected a file of text; {mend}.") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -47,11 +48,11 @@ def read(path: Path) -> dict:
             f"look at that line and the one before it, and {mend}."
         ) from None
     except RecursionError:
-        raise BadInput(f"{path}: nested too deeply to be read, expected sections of choices; {mend}.") from None
+        raise BadInput(f"{path}: nested too deeply to be read, expected {what}; {mend}.") from None
     except ValueError as error:  # a date that is none, a number of thousands of digits
         raise BadInput(f"{path}: a value that cannot be read ({error}), expected YAML; {mend}.") from None
     if not isinstance(raw, dict):
-        raise BadInput(f"{path}: no choices found, expected sections such as `splits:`; {mend}.")
+        raise BadInput(f"{path}: no {'`key: value` in it' if as_text else 'choices found'}, expected {what}; {mend}.")
     if _size(raw, {}) > LARGEST:
         raise BadInput(f"{path}: more than {LARGEST:,} values once its aliases are written out; {mend}.")
     return raw
@@ -61,6 +62,7 @@ def write(path: Path, content: dict) -> None:
     """Write what `read` gave, so that it reads the same again."""
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False  # in braces it folds long keys, which it then cannot read
+    yaml.sort_base_mapping_type_on_output = False  # the page tells some of them in their order
     with written_whole(path) as part:
         yaml.dump(content, part)
 
@@ -105,7 +107,7 @@ def sentence(errors: list[dict], schema, profile: str, changes: dict) -> str:
     strange = ("extra_forbidden", "invalid_key")  # a word, a number
     error = next((one for one in errors if one["type"] in strange), errors[0])
     place, kind = tuple(part for part in error["loc"] if part != "[key]"), error["type"]
-    if kind in strange:
+    if kind in strange or "[key]" in error["loc"]:
         place = (*place[:-1], str(place[-1]))
     where = _dotted(place) + (f" of profile `{profile}`" if _holds(changes, place) else "")
     if kind in strange:
@@ -136,8 +138,8 @@ def _holds(changes, place: tuple) -> bool:
 
 def _dotted(place: tuple) -> str:
     """`` `scores.compare[1]` ``: entries are counted from one."""
-    told = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place)
-    return f"`{told[1:]}`"
+    told = "".join(f"[{part + 1}]" if type(part) is int else f".{part}" for part in place)
+    return f"`{told.removeprefix('.')}`"
 
 
 def _keys(section, place: tuple) -> list[str]:

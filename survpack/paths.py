@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
+
+from survpack.errors import BadInput
 
 ROOT = Path(os.environ.get("SURVPACK_ROOT", Path(__file__).resolve().parent.parent))
 RAW = ROOT / "data" / "raw"
@@ -16,6 +19,7 @@ METRICS = REPORTS / "metrics"
 NOTEBOOKS = ROOT / "notebooks"
 CHOSEN = "SURVPACK_PARAMS"  # names the copy of params.yaml that a run and its stages read in its place
 PARAMS = Path(os.environ.get(CHOSEN, ROOT / "params.yaml"))
+NAME = re.compile(r"(?!study$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a cohort: in commands, folders, links of the page
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class CohortPaths:
     @property
     def cohort(self) -> Path:
         return self.derived / "cohort"
+
+    @property
+    def settings(self) -> Path:
+        """What `auto` in params.yaml stands for in this cohort."""
+        return self.derived / "settings.json"
 
     @property
     def biomarkers(self) -> Path:
@@ -101,10 +110,32 @@ class CohortPaths:
         return self.derived / "fits" / model
 
 
+def below(parent: Path, *names: str) -> Path:
+    """The path of `names` in `parent`, each a folder further down.
+
+    Raises
+    ------
+    BadInput
+        For a name that stays in its parent folder or leaves it: what is written whole would replace what lies there.
+    """
+    for name in names:
+        place = Path(os.path.normpath(parent / name))
+        if Path(os.path.normpath(parent)) not in place.parents:
+            raise BadInput(
+                f"{parent}: a folder there cannot be called '{name}', expected a name that stays within; choose another."
+            )
+        parent = place
+    return parent
+
+
 @contextmanager
 def written_whole(target: Path):
     """Give a temporary path beside `target`; rename it into place only if the block succeeds."""
     target = Path(target)
+    if target.name in ("", ".."):  # a parent folder, whose content would go
+        raise BadInput(
+            f"{target}: not the name of a file or folder, expected one that can be replaced; choose another."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     _remove(part)

@@ -25,6 +25,10 @@ from survpack.processes import OWNER
 OURS = ROOT / ".dvc" / "tmp"  # what a run keeps for itself lies beside what DVC keeps
 TOLD = "SURVPACK_TOLD"  # names a file in which a stage leaves its sentence for whoever started the pipeline
 KERNEL = "from survpack.processes import end_with; end_with({})"
+TRAINING = "03-training"
+
+# jsonschema, which nbformat imports, builds a grammar of internet addresses for a second where it finds this
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
@@ -38,9 +42,7 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
     BadInput
         As raised inside the notebook, or for a fault that is not the notebook's: the sentence, without the traceback.
     """
-    import nbformat
-    import papermill
-
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: two threads take thrice as long as one
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.exists():
         raise BadInput(
@@ -48,6 +50,10 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
         )
     given = {"cohort": cohort} | ({"model": model} if model else {})
     target = CohortPaths(cohort).executed / f"{name}{'-' + model if model else ''}.ipynb"
+    if name == TRAINING and without_fit(cohort, model):
+        return target
+    import papermill
+
     try:
         notebook = papermill.execute_notebook(
             source,
@@ -62,10 +68,40 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
         if sentence := faults.sentence(error.ename, error.evalue):
             raise BadInput(sentence) from None
         raise
+    if model:  # one that the cohort cannot have draws nothing, and DVC asks for the folder all the same
+        CohortPaths(cohort).figures(f"training-{model}").mkdir(parents=True, exist_ok=True)
+    return _kept(notebook, target)
+
+
+def without_fit(cohort: str, model: str) -> bool:
+    """Whether a model cannot be fitted; all that its stage promises is then written, and no kernel is needed.
+
+    Asked of cohorts without images only, which can have few of the models: it takes as long as a small fit.
+    """
+    own = CohortPaths(cohort)
+    crops = own.crops / "crops.json"
+    if not crops.exists() or json.loads(crops.read_text())["modalities"]:
+        return False
+    import nbformat
+
+    from survpack.models import lacking
+    from survpack.study import Study, fit_all
+
+    study = Study.open(cohort)
+    reason = lacking(model, study.patients)
+    if reason:
+        fit_all(study, model)
+        own.figures(f"training-{model}").mkdir(parents=True, exist_ok=True)
+        said = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"Not fitted: {reason}.")])
+        _kept(said, own.executed / f"{TRAINING}-{model}.ipynb")
+    return bool(reason)
+
+
+def _kept(notebook, target: Path) -> Path:
+    import nbformat
+
     with written_whole(target) as part:
         nbformat.write(without_timing(notebook), part)
-    if model:  # a model that the cohort cannot have draws nothing, and DVC asks for the folder all the same
-        CohortPaths(cohort).figures(f"training-{model}").mkdir(parents=True, exist_ok=True)
     return target
 
 
@@ -123,6 +159,11 @@ def report(cohorts: list[str] | None, profile: str | None) -> None:
             raise BadInput(sentence)
         if code:
             raise SystemExit(code)
+        for cohort in chosen.cohorts:
+            facts = CohortPaths(cohort).facts("comparisons")
+            told = json.loads(facts.read_text(encoding="utf-8")).get("left_out") if facts.exists() else None
+            if told:
+                print(f"{cohort}: {models.left_out_text(told)}")
         print(f"report: {(ROOT / 'reports' / 'paper.html').relative_to(ROOT)}")
 
 

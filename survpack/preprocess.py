@@ -92,9 +92,11 @@ def make_crops(cohort: Cohort, params: Crops, choice: Preprocess) -> CropSet:
     do, and one cube around the largest lesion of the first mask is cut from all; else each image is centred on the
     largest lesion of its own mask.
     """
-    spacing = per_cohort(params.spacing_mm, cohort.name)
     modalities = [name for name in cohort.modalities if name != "mask"]
     groups = dict(tuple(at_baseline(cohort.images).groupby("patient_id", sort=False)))
+    spacing = per_cohort(params.spacing_mm, cohort.name) if groups else 1.0  # of empty cubes
+    if "ct" in modalities:
+        params = params.model_copy(update={"ct_window_hu": per_cohort(params.ct_window_hu, cohort.name)})
     labels = list(_numbers(cohort.labels)) if groups else []
     patients, nothing = cohort.participants["patient_id"].tolist(), cohort.images.iloc[:0]
     bar = tqdm(patients, desc=f"{cohort.name}: crops", mininterval=2)

@@ -31,7 +31,8 @@ class Prognosis:
     table : DataFrame
         `cohort, model, seed, repeat, fold, split, patient_id`, then `risk` (higher is worse),
         `days` (predicted survival) and `s_0 … s_k`: the probability of being event-free at each
-        of `times`. `split` is "cv" (out of fold) or "test" (held out; its fold is -1).
+        of `times`. `split` is "cv" (out of fold) or "test" (held out; its fold is -1). Where `own_days` is there and
+        True, `days` are none that `median_days` made.
     times : ndarray of float, shape (k,), days
     """
 

@@ -25,7 +25,6 @@ VAR = re.compile(r"\{\{<\s*var\s+(\S+?)\s*>\}\}")
 INCLUDE = re.compile(r"^\{\{<\s*include\s+(\S+?)\s*>\}\}[ \t]*$", re.MULTILINE)
 BLOCK = re.compile(r"^<!-- (if|unless) (figure|table|var) (\S+) -->\n(.*?)^<!-- end -->\n?", re.MULTILINE | re.DOTALL)
 EMBEDDED = re.compile(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SOFTWARE = ("torch", "monai", "torchsurv", "scikit-survival", "lifelines", "z-rad", "combatlearn", "shap")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 FEW_EVENTS = 50  # below which a section says that its intervals are wide
@@ -36,7 +35,16 @@ NORMALISED = {
     "whitestripe": "WhiteStripe",
     "none": "not at all",
 }
-LATER = ("designs", "audit", "reliability", "faithfulness", "prognosis")  # of `_read`: what a page can do without
+LATER = (
+    "designs",
+    "audit",
+    "reliability",
+    "faithfulness",
+    "prognosis",
+    "networks",
+    "longitudinal",
+    "transfer",
+)  # of `_read`: what a page can do without
 CLAIM = {"r2": 0.970, "mae": 3.05}  # Diagnostics 2025 15:1242
 
 
@@ -92,11 +100,9 @@ def score(found: dict | None, metric: str) -> str | None:
 
 def _read(cohort: str) -> dict:
     """What the pipeline wrote of one cohort: facts, predictors alone, scores, comparisons."""
-    if not NAME.fullmatch(cohort) or cohort == "study":
-        raise BadInput(
-            f"cohort '{cohort}' cannot name a section of the report, expected letters, digits, - and _ "
-            "(and not 'study'); rename its folder in data/raw."
-        )
+    from survpack import adapters
+
+    adapters.require_name(cohort)
     own = CohortPaths(cohort)
     about = {"facts": "cohort", "alone": "univariate", "radiomics": "radiomics", "compared": "comparisons"}
     files = {key: own.facts(name) for key, name in about.items()} | {"scores": own.metrics}
@@ -113,27 +119,36 @@ def _read(cohort: str) -> dict:
 
 
 def _study(results: dict[str, dict], engine: str) -> dict:
+    from survpack.gate.predictors import LATEST
+
     facts = [found["facts"] for found in results.values()]
     chosen = params.load(paths.PARAMS, facts[0]["profile"])  # the one with which the files were made
     models = {model for found in results.values() for split in found["scores"].values() for model in split}
+    models |= {
+        model for found in results.values() for model in found["compared"].get("models", [])
+    }  # fitted, not scored
     readings = [line for found in results.values() for line in found["compared"]["readings"]]
     titles = [one["title"] for one in facts]
     return {
         "cohorts_phrase": _count(len(titles), "cohort"),
         "cohort_titles": _plain("; ".join(titles)),  # titles have commas of their own
         "models_phrase": _count(len(models), "model"),
+        "models_range": _range(models),
+        "unfitted": _unfitted(results),
+        "none_missing": _none_missing(chosen.tables.suppress_below),
         "patients": amount(sum(one["n"] for one in facts)),
         "events": amount(sum(one["events"] for one in facts)),
         "profile": _plain(_listed(sorted({one["profile"] for one in facts}))),
         "comparisons": amount(len(readings)),
         "not_shown": amount(sum("not shown" in line or line.endswith("not defined") for line in readings)),
-        "folds": _word(chosen.splits.folds),
-        "test_percent": f"{amount(100 * chosen.splits.test_fraction)} %",
+        "folds": _span([one["splits"]["development"].get("folds", chosen.splits.folds) for one in facts], _word),
+        "test_percent": f"{_span([100 * one['splits']['test']['n'] / one['n'] for one in facts], amount)} %",
         **_features(chosen),
         "conformance": _conformance(),
         "speed": _speed(),
         "crop_size": amount(chosen.crops.size),
         "training": _training(chosen.training),
+        "collapsed": _collapsed(results),
         "training_speed": _training_speed(),
         "prognosis_speed": _prognosis_speed(),
         "budget": _word(chosen.classical.budget),
@@ -141,6 +156,7 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "bootstrap": amount(chosen.scores.bootstrap),
         "coverage": _coverage(),
         "coverage_wanted": f"{amount(100 * chosen.scores.coverage)} %",
+        "workup_days": amount(LATEST),
         "small_cell": f"{_count(chosen.scores.small_cell.patients, 'patient')} or "
         f"{_count(chosen.scores.small_cell.events, 'event')}",
         "confidence": f"{amount(100 * chosen.scores.confidence)} %",
@@ -151,6 +167,26 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in SOFTWARE},
     }
+
+
+def _range(models: set[str]) -> str:
+    """From what to what the models of this run reach."""
+    if any(name.startswith(("hybrid", "image")) for name in models):
+        return "The models range from age alone to networks that fuse images with clinical data."
+    return "No model of this run reads an image: they see charts and measured features."
+
+
+def _unfitted(results: dict[str, dict]) -> str:
+    alone = {name for found in results.values() for name in found["alone"]["all_patients"]}
+    said = {"age": "age alone", "volume": "tumour volume alone, as it is measured on the mask,"}
+    told = _listed([said[name] for name in said if name in alone])
+    verb = "are" if len(alone) > 1 else "is"
+    return f"{_capital(told)} {verb} not fitted and {verb} scored on all patients at once; " if told else ""
+
+
+def _none_missing(below: int) -> str:
+    fewer = f" for {amount(below)} patients or more; of fewer, tables do not tell" if below else ""
+    return f"No covariate is missing{fewer}."
 
 
 def _overlap(cohort: str, others: list[str]) -> dict:
@@ -202,7 +238,7 @@ def _training(choice: params.Training) -> str:
     others = (
         f" ({_listed(sorted(choice.published))}: from published ones, where the file is)" if choice.published else ""
     )
-    start = f"Networks start from random weights{others}{members} and learn with AdamW and a cosine schedule for"
+    start = f"Networks start from random weights{others}{members} and learn with AdamW, in smaller steps where a unit has many inputs [@yang2022], and a cosine schedule for"
     if choice.inner_fraction:
         held = f"{amount(100 * choice.inner_fraction)} % of the training patients"
         return f"{start} at most {epochs}; they keep the weights of the epoch with the lowest loss on {held}."
@@ -306,18 +342,50 @@ def _radiomics(found: dict) -> dict:
         return f"{amount(found[part])} of {amount(found[whole])} ({amount(100 * found[part] / found[whole])} %)"
 
     told = {"features": amount(found["features"]), "icc": f"{found['icc_threshold']:g}"}
-    told |= {"robust": share("robust", "with_icc"), "volume": share("volume_like", "features")}
+    told |= {"robust": share("robust", "with_icc")}
+    if found.get("volume_like") is not None:  # a volume was measured
+        told["volume"] = share("volume_like", "features")
     told |= {"correlation": f"{found['volume_threshold']:g}"}
+    if found.get("clustered"):
+        told["clusters"] = (
+            f"{amount(found['clustered'])} features come so far, {amount(found['kept_anyway'])} of them lesion biomarkers "
+            f"that stay without being shown robust, and make {amount(found['clusters'])} clusters."
+            if found["with_icc"]
+            else f"{amount(found['clustered'])} features make {amount(found['clusters'])} clusters."
+        )
     if found.get("tested"):
-        kept = _count(found["discoveries"], "feature")
-        told["discoveries"] = f"{kept[0].upper()}{kept[1:]} of {amount(found['tested'])} remain below 5 %."
+        kept, rest = _count(found["discoveries"], "feature"), "remains" if found["discoveries"] == 1 else "remain"
+        told["discoveries"] = f"{_capital(kept)} of {amount(found['tested'])} {rest} below 5 %."
+        untested = found.get("clusters", found["tested"]) - found["tested"]
+        if untested:
+            told["discoveries"] += (
+                f" {_capital(_count(untested, 'cluster'))} cannot be tested, for want of variation or of a hazard ratio."
+            )
+    if found.get("crops"):
+        from survpack import cut
+
+        told["crops"] = _if_said(cut.said(found["crops"]))
     return told
+
+
+def _collapsed(results: dict[str, dict]) -> str:
+    """Of each cohort with networks, whose image branches have collapsed."""
+    from survpack.tables_models import collapsed
+
+    told = {found["facts"]["title"]: collapsed(found["networks"]) for found in results.values()}
+    said = [f"{_plain(title)}: {_if_said(text)}" for title, text in told.items() if text]
+    return " ".join(said) or "No network was asked in this run."
 
 
 def _cohort(
     facts: dict, alone: dict, radiomics: dict, scores: dict, compared: dict, own: CohortPaths, *,
-    designs: dict, audit: dict, reliability: dict, faithfulness: dict, prognosis: dict,
+    designs: dict, audit: dict, reliability: dict, faithfulness: dict, prognosis: dict, networks: dict,
+    longitudinal: dict, transfer: dict,
 ) -> dict:  # fmt: skip
+    from survpack import tables, tables_models
+    from survpack.figures import label
+    from survpack.models import left_out_text
+
     found = {key: _plain(facts[key]) for key in ("title", "source", "licence", "outcome", "profile")}
     found |= {
         "n": amount(facts["n"]),
@@ -336,6 +404,7 @@ def _cohort(
         "readings": "yes" if compared["readings"] else None,
         "all_patients": {name: _scores(one) for name, one in alone["all_patients"].items()},
         "oracle": _scores(facts.get("oracle") or {}),
+        "phantom": "yes" if "oracle" in facts else None,  # also where there are too few to score it
         "real": realism.CREDIT.get(facts["cohort"]),
         "censored": f"{amount(100 * facts['censored'])} %",
         "duplicates": (
@@ -348,6 +417,7 @@ def _cohort(
         "radiomics": _radiomics(radiomics),
         "reading": _if_said(compared.get("test_reading")),
         "headline": _if_said(compared.get("headline")),
+        "left_out": _if_said(left_out_text(compared.get("left_out", []), lambda model: f'"{label(model)}"')),
         "parts": _if_said(reliability.get("subgroups")),
         "designs": _if_said(designs.get("reading")),
         "audit": _if_said(audit.get("reading")),
@@ -356,10 +426,35 @@ def _cohort(
         "needed": _if_said(audit.get("needed_reading")),
         "faithful": {model: _plain(text) for model, text in faithfulness.get("said", {}).items()},
         "bundle": _bundle(prognosis, facts["cohort"]),
+        "collapsed": _if_said(tables_models.collapsed(networks)),
+        "not_scored": _if_said(
+            _capital(f"the development patients are {compared['unscored']['cv']}; no model is compared")
+        )
+        if compared.get("unscored", {}).get("cv")
+        else None,
+        "days": _if_said(tables.without_day_words(reliability.get("without_day", {}))),
+        "not_here": _not_here(designs, longitudinal, audit, prognosis, transfer),
     }
     for split in ("cv", "test"):
         found[split] = {model: _scores(one) for model, one in scores.get(split, {}).items()}
     return _pruned(found)
+
+
+def _not_here(designs: dict, longitudinal: dict, audit: dict, prognosis: dict, transfer: dict) -> str | None:
+    """Why a figure or table that other cohorts have is not here, a sentence each: an empty one is never shown."""
+    from survpack.figures.designs import design_name
+
+    why = [f"{design_name(design)}: {sentence}" for design, sentence in designs.get("absent", {}).items()]
+    if designs and not designs.get("harmonisation") and "by-site" not in designs.get("absent", {}):
+        why.append("ComBat at a new site: the model with and without it was not fitted.")
+    why += [longitudinal.get("reading", ""), audit.get("reason", ""), transfer.get("reason", "")]
+    why.append(f"No card: {prognosis['reason']}." if prognosis.get("reason") else "")
+    why.append("" if transfer or not longitudinal else "No encoder is learnt from other images: nobody was imaged.")
+    return " ".join(filter(None, map(_if_said, why))) or None
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _bundle(told: dict, cohort: str) -> dict:
@@ -419,6 +514,11 @@ def _if_said(text: str | None) -> str | None:
     """Lines as sentences of one paragraph."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return " ".join(_plain(line if line.endswith((".", ":")) else f"{line}.") for line in lines) or None
+
+
+def _span(values: list, words) -> str:
+    """One value in words, or "two to five" where the cohorts differ."""
+    return " to ".join(dict.fromkeys(words(value) for value in (min(values), max(values))))
 
 
 def _word(count: int) -> str:

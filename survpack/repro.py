@@ -2,13 +2,15 @@
 
 DVC takes params.yaml by that name and from nowhere else: it is given the run's copy in its place, so that it writes
 down what the stages were run with, and a later run with the same choices, from the file or not, repeats none of them.
-What DVC leaves in halves when it is killed is written whole here, or put right before it begins.
+The stage of a model that a cohort cannot have is done here, without a process of its own; a plain `dvc repro` makes the
+same files by one. What DVC leaves in halves when it is killed is written whole here, or put right before it begins.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ def main() -> int:
     end_with_owner()
     os.environ[OWNER] = str(os.getpid())  # of the stages
     from dvc.cli import main as dvc
+    from dvc.stage import run
     from dvc.utils import serialize
 
     read, write = serialize.load_yaml, serialize._common._dump_data
@@ -34,8 +37,25 @@ def main() -> int:
         with paths.written_whole(path) as part:
             write(part, *given, **options)
 
-    serialize.LOADERS[".yaml"], serialize._common._dump_data = chosen, whole
+    start = run._run
+
+    def unless_without_fit(executable, command, **options):
+        if not _without_fit(command):
+            start(executable, command, **options)
+
+    serialize.LOADERS[".yaml"], serialize._common._dump_data, run._run = chosen, whole, unless_without_fit
     return dvc(["repro"])
+
+
+def _without_fit(command: str) -> bool:
+    """Whether a stage is of a model that its cohort cannot have; it is then done here: a process takes a second each."""
+    from survpack import pipeline
+
+    asked = re.search(rf" run {pipeline.TRAINING} --cohort (\S+) --model (\S+)$", command)
+    try:
+        return bool(asked) and pipeline.without_fit(*asked.groups())
+    except Exception:  # the stage tells of it
+        return False
 
 
 def require_whole(lock: Path) -> None:

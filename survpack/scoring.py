@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from survpack import adapters, figures, inference, metrics, outside, paths, phantom, readings, tables
+from survpack import adapters, few, figures, inference, metrics, outside, paths, phantom, readings, tables
 from survpack.cohort import Cohort
 from survpack.metrics.day import CALLED
 from survpack.metrics.outcome import table_of
@@ -107,6 +108,7 @@ def report(
         if given is not None and not 0 < given < most:
             expected = "days above 0" if option == "--horizon" else "a risk between 0 and 1"
             refuse(path, f"`{option} {given:g}`", expected, "correct it")
+    place = paths.below(paths.REPORTS / "scored", cohort)
     study, folds = _study(cohort), folds or test
     if folds and _splits(study) is None:
         refuse(path, f"`--{'test' if test else 'folds'}`, but cohort {cohort} has no folds", "those of stage 01",
@@ -114,6 +116,7 @@ def report(
     theirs = outside.read(path, study, together=not folds, horizon=horizon)
     as_ours = theirs if folds or _splits(study) is None else outside.read(path, study, horizon=horizon)
     sides = _sides(path, study, theirs, test)
+    folder = paths.below(place, theirs.prognosis.model)
     record, told = _reading(study, theirs.prognosis, as_ours.prognosis, test)
     found = {name: _scored(study, theirs, side) for name, side in sides.items()}
     days = {name: _by_day(study, theirs, side, threshold) for name, side in sides.items()}
@@ -122,10 +125,19 @@ def report(
         for name, one in found.items()
         if one["harrell_c"]["high"] is not None and one["harrell_c"]["high"] < 0.5
     ]
+    least = study.params.scores.small_cell
+    small = [_few(side, least) for side in sides.values() if not few.enough(side.known["event"], least)]
+    undated = [
+        f"{side.heading}: not scored in days, since the curves of {some} of {of} patients do not fall to one half."
+        for side in sides.values()
+        for some, of in [metrics.without_day(side.prognosis)]
+        if some and "mae_days" in theirs.metrics
+    ]
+    ended = [told for name, side in sides.items() for told in _ended(study, theirs, side, found[name])]
     beside = _differences(study, as_ours.prognosis.of("cv")) if _splits(study) is not None else []
-    notes = [UNSEEN, WITHIN if folds else TOGETHER, *told, *backwards, *theirs.notes, PUBLISHED]
+    warnings = [*small, *undated, *ended, *backwards]
+    notes = [UNSEEN, WITHIN if folds else TOGETHER, *told, *warnings, *theirs.notes, PUBLISHED]
     text = _text(study, theirs, sides, found, days, beside, notes, threshold)
-    folder = paths.REPORTS / "scored" / cohort / theirs.prognosis.model
     with _written(folder) as part:  # the whole folder: nothing of an earlier file stays
         content = {"scores": found, "days": days, "horizon_days": theirs.horizon, "beside": beside, "notes": notes}
         study.save_json(part / "scores.json", content)
@@ -155,7 +167,9 @@ def _study(cohort: str) -> Study:
         if cohort in phantom.PHANTOMS:  # which would first have to be made
             remedy = f'run `make report COHORTS="{cohort}"` first'
             refuse(study.paths.cohort, "no patients there", f"those of cohort '{cohort}'", remedy)
-        vars(study)["cohort"] = adapters.load(cohort, study.params)  # in place of what stage 01 would have written
+        found = adapters.load(cohort, study.params)
+        replace(found, images=found.images.iloc[:0], imaged=False).validated()  # as stage 01, which reads the scans too
+        vars(study)["cohort"] = found  # in place of what stage 01 would have written
         return study
     try:
         vars(study)["cohort"] = Cohort.load(study.paths.cohort)
@@ -193,6 +207,9 @@ def _sides(path: Path, study: Study, theirs: Outside, test: bool) -> dict[str, S
         remedy = (
             "predict more, or add `--test`, which logs the reading" if rows.get("test") and not test else "predict more"
         )
+        total = int(study.cohort.outcome["event"].sum())
+        if total < 2:  # more predictions would not help
+            remedy = f"{total or 'nobody'} of the whole cohort had the event: check `event`, or wait for more follow-up"
         refuse(path, found, "two at least", remedy)
     return sides
 
@@ -233,6 +250,29 @@ def _scored(study: Study, theirs: Outside, side: Side) -> dict:
     """`{metric: interval}` of what the columns allow, as the study scores its own."""
     score = partial(metrics.scores, side.prognosis, side.known, side.trained, theirs.horizon, metrics=theirs.metrics)
     return inference.of_patients(lambda counts: score(counts=counts), side.prognosis, study.params.scores)
+
+
+def _few(side: Side, least) -> str:
+    """A warning: what the study itself would not score."""
+    told = few.not_scored(len(side.known), int(side.known["event"].sum()), least)
+    return f"{side.heading}: scored because it was asked; in the study such a set is {told}."
+
+
+def _ended(study: Study, theirs: Outside, side: Side, found: dict) -> list[str]:
+    """Why scores that the columns allow are not there: their day is after follow-up, or after the reach of the weights."""
+    last, reach = side.known["time_days"].max(), metrics.censoring_reach(side.trained)
+    asked = {*_days(study, theirs), *([theirs.horizon] if "brier" in found else [])}
+    late, far = ([f"{day:g}" for day in sorted(asked) if day > end] for end in (last, reach))
+    told = []
+    if late:
+        told.append(
+            f"no Brier score, calibration or AUC of {', '.join(late)} days, since follow-up ends on day {last:g}"
+        )
+    elif far:
+        told.append(f"no Brier score or AUC of {', '.join(far)} days, since too few are uncensored after day {reach:g}")
+    if "ibs" in found and found["ibs"]["estimate"] is None:
+        told.append("no integrated scores, which need two days of the curves within follow-up")
+    return [f"{side.heading}: {one}." for one in told]
 
 
 def _by_day(study: Study, theirs: Outside, side: Side, threshold: float) -> list[dict]:
@@ -305,7 +345,7 @@ def _figures(study: Study, theirs: Outside, side: Side, folder: Path) -> list[st
         decisions = metrics.decision_curve({one.model: one}, outcome, horizon, **_again(study))
         told = f"Net benefit of acting on the risk by {horizon:g} days"
         drawn[told] = ("decision", figures.decision_curves(decisions, horizon), decisions)
-    if "mae_days" in theirs.metrics:
+    if "mae_days" in theirs.metrics and not metrics.without_day(one)[0]:
         days = metrics.Sample.of(one, outcome).frame()
         drawn["Observed against predicted days"] = ("days", figures.predicted_vs_observed(days), days)
     for name, figure, table in drawn.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from survpack import few
 from survpack.study import Study
 
 UNKNOWN = "not recorded"
@@ -68,7 +69,7 @@ def _age_bands(age: pd.Series, event: pd.Series, rules) -> pd.Series:
     while len(edges) > 2:
         band = np.digitize(age.dropna(), edges[1:-1])
         sizes = [((band == k).sum(), died[band == k].sum()) for k in range(len(edges) - 1)]
-        small = [k for k, (patients, events) in enumerate(sizes) if patients < rules.patients or events < rules.events]
+        small = [k for k in range(len(sizes)) if not few.enough(died[band == k], rules)]
         if not small:
             break
         k = min(small, key=lambda k: sizes[k])

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from survpack import params as params_module
+from survpack import settings
 from survpack.biomarkers import Biomarkers
 from survpack.cohort import Cohort
+from survpack.image_effect import image_effect
 from survpack.models import Deep, Forecast, Patients, Stack, build, lacking
 from survpack.parallel import in_parallel
 from survpack.params import Params
@@ -27,6 +29,7 @@ from survpack.prognosis import Prognosis, time_grid
 TEST_FOLD = -1  # the fit on all development patients, read on the held-out test set
 CURVE = ["fold", "member", "epoch", "loss", "inner_loss"]
 MISSING = ["cohort", "model", "fold", "split", "patient_id", "risk", "without"]  # `without`: names, joined by +
+LACKING = "lacking.txt"  # why a model was not fitted, where its weights would be
 CODE = (
     "selection.py",
     "harmonise.py",
@@ -47,11 +50,20 @@ CODE = (
 
 @dataclass(frozen=True)
 class Study:
-    """A cohort with the study's choices about it; everything it holds was read from files."""
+    """A cohort with the study's choices about it; everything it holds was read from files.
+
+    Where params.yaml says `auto`, the choices have what stage 01 found, unless the study is `unsettled`: that stage's own.
+    """
 
     name: str
     params: Params
     paths: CohortPaths
+    unsettled: bool = False
+
+    def __post_init__(self):
+        if not self.unsettled:
+            own = settings.applied(self.params, self.name, settings.load(self.paths.settings))
+            object.__setattr__(self, "params", own)
 
     @classmethod
     def open(cls, cohort: str, *, anew: bool = False) -> Study:
@@ -69,7 +81,12 @@ class Study:
         paths = CohortPaths(cohort)
         note = paths.source / "source.json"
         made = {} if anew or not note.exists() else json.loads(note.read_text())
-        return cls(cohort, params_module.load(params_module.PARAMS, made.get("profile")), paths)
+        return cls(cohort, params_module.load(params_module.PARAMS, made.get("profile")), paths, unsettled=anew)
+
+    def settled(self, found: dict[str, dict]) -> Study:
+        """The study with what `settings.resolve` found, which is written for the stages to come."""
+        settings.save(found, self.paths.settings)
+        return Study(self.name, self.params, self.paths)
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -94,7 +111,15 @@ class Study:
 
     @property
     def horizon_days(self) -> float:
-        return params_module.per_cohort(self.params.scores.horizon_days, self.name)
+        """The day of calibration."""
+        given = self.params.scores.horizon_days
+        return params_module.per_cohort(given, self.name, lambda: settings.horizon(self.followed)[0])
+
+    @property
+    def followed(self) -> pd.DataFrame:
+        """Outcome of the development patients; of everybody where nobody is held out."""
+        split = (self.paths.cohort / "splits.parquet").exists()
+        return self.outcome(self.development) if split else self.cohort.outcome
 
     def outcome(self, ids) -> pd.DataFrame:
         """Outcome of the patients named, indexed by `patient_id`."""
@@ -108,6 +133,14 @@ class Study:
         """Every model's predictions, in the order of params.yaml; without the models that this cohort cannot have."""
         found = {model: self.prognosis(model) for model in self.params.models}
         return {model: prognosis for model, prognosis in found.items() if len(prognosis.table)}
+
+    def left_out(self) -> list[dict]:
+        """The models that this cohort cannot have: `{"models": […], "why": "needs …"}`, a reason each."""
+        found: dict[str, list[str]] = {}
+        for model in self.params.models:
+            if (path := self.paths.model(model) / LACKING).exists():
+                found.setdefault(path.read_text(encoding="utf-8").removeprefix(f"{model} "), []).append(model)
+        return [{"models": some, "why": why} for why, some in found.items()]
 
     @property
     def sites(self) -> pd.Series:
@@ -141,6 +174,16 @@ class Study:
         found = {model: self.paths.model(model) / "costs.json" for model in self.prognoses()}
         return pd.DataFrame({model: json.loads(path.read_text()) for model, path in found.items()}).T.astype(float)
 
+    def image_effect(self, model: str) -> dict | None:
+        """How far the image moves a network's risk, as `image_effect` has it; None of a model that sees no image."""
+        path = self.paths.model(model) / "image.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def image_effects(self) -> dict[str, dict]:
+        """`image_effect` of every network that sees an image."""
+        found = {model: self.image_effect(model) for model in self.prognoses()}
+        return {model: one for model, one in found.items() if one}
+
     def without_modalities(self) -> pd.DataFrame:
         """Risks of the image models when modalities are taken away: `MISSING`; no row where a cohort has but one."""
         found = [self.paths.model(model) / "missing.parquet" for model in self.prognoses()]
@@ -170,8 +213,8 @@ def fit_all(study: Study, model: str) -> Prognosis:
     last one is done, predictions, weights and learning curves move to where the pipeline reads.
     A model that this cohort cannot have (`models.lacking`) gives predictions without rows.
     """
-    if lacking(model, study.patients):
-        return _without_fit(study, model)
+    if reason := lacking(model, study.patients):
+        return _without_fit(study, model, reason)
     folds = [*sorted(set(study.splits["fold"]) - {TEST_FOLD}), TEST_FOLD]
     digest = fit_digest(study, model)
     folders = [study.paths.fits(model) / fit_name(fold, digest) for fold in folds]
@@ -182,8 +225,9 @@ def fit_all(study: Study, model: str) -> Prognosis:
             print(f"{folder.name} of {model} was finished before", file=sys.stderr)
         else:
             jobs.append((_fit_one, (bare, model, fold, folder)))
-    if isinstance(build(model, study.params), (Deep, Stack)):
-        in_parallel(jobs, f"{study.name} {model}")
+    chosen = build(model, study.params)
+    if isinstance(chosen, (Deep, Stack)):
+        in_parallel(jobs, f"{study.name} {model}", small=getattr(chosen, "fusion", "") == "chart")
     else:  # done before another process has started
         for fit, (_, *rest) in jobs:
             fit(study, *rest)
@@ -195,6 +239,9 @@ def fit_all(study: Study, model: str) -> Prognosis:
         (pd.concat(curves) if curves else pd.DataFrame(columns=CURVE)).to_csv(part / "curves.csv", index=False)
         costs = pd.DataFrame([json.loads((folder / "costs.json").read_text()) for folder in folders])
         (part / "costs.json").write_text(json.dumps(costs.mean().to_dict(), indent=2) + "\n")
+        exchanged = [folder / "exchanged.parquet" for folder in folders if (folder / "exchanged.parquet").exists()]
+        if exchanged:
+            (part / "image.json").write_text(json.dumps(_checked(exchanged, model), indent=2) + "\n")
         missing = [folder / "missing.parquet" for folder in folders if (folder / "missing.parquet").exists()]
         if missing:
             pd.concat([pd.read_parquet(path) for path in missing], ignore_index=True).to_parquet(
@@ -207,13 +254,14 @@ def fit_all(study: Study, model: str) -> Prognosis:
     return prognosis
 
 
-def _without_fit(study: Study, model: str) -> Prognosis:
+def _without_fit(study: Study, model: str, reason: str) -> Prognosis:
     nobody = Forecast(np.empty(0), np.empty(0), np.empty((0, len(study.times))))
     prognosis = Prognosis(_as_prognosis(study, model, TEST_FOLD, [], nobody, 0.0).table, study.times)
     with written_whole(study.paths.model(model)) as part:
         part.mkdir(parents=True)
         pd.DataFrame(columns=CURVE).to_csv(part / "curves.csv", index=False)
         (part / "costs.json").write_text("{}\n")
+        (part / LACKING).write_text(reason, encoding="utf-8")
     prognosis.save(study.paths.predictions(model))
     return prognosis
 
@@ -267,9 +315,23 @@ def _fit_one(study: Study, model: str, fold: int, folder: Path) -> None:
         if isinstance(chosen, Deep):
             chosen.history.assign(fold=fold).to_csv(part / "curve.csv", index=False)
             _without_modalities(study, chosen, model, fold, held).to_parquet(part / "missing.parquet")
+            if chosen.fusion != "chart":
+                chosen.exchanged(held).assign(fold=fold).to_parquet(part / "exchanged.parquet")
             if fold == TEST_FOLD:
                 chosen.save(part / "weights.safetensors")
     rmtree(going, ignore_errors=True)
+
+
+def _checked(exchanged: list[Path], model: str) -> dict:
+    """Whether the image branch is alive, on the patients held out of the folds; a collapsed one is told of at once."""
+    table = pd.concat([pd.read_parquet(path) for path in exchanged], ignore_index=True)
+    found = image_effect(table[table["fold"] != TEST_FOLD])
+    if found["collapsed"]:
+        print(
+            f"{model}: the image branch has collapsed; images of other patients leave its risks as they are",
+            file=sys.stderr,
+        )
+    return found
 
 
 def _without_modalities(study: Study, chosen: Deep, model: str, fold: int, held: Patients) -> pd.DataFrame:

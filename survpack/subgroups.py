@@ -6,11 +6,10 @@ and never scored. A group is set against all other patients, both scored on the 
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 
+from survpack import few
 from survpack.cohort import listed
 from survpack.inference import MOST_PARTS, folds_of, holm, interval, paired_p, resamples
 from survpack.metrics import Sample, brier, concordance, survival_at, valid_times
@@ -59,8 +58,11 @@ def by_subgroup(study: Study, prognoses: dict) -> pd.DataFrame:
         for variable, group, inside in _listed(groups.loc[sample.patients]):
             counted = {"variable": variable, "group": group, "model": model, "patients": inside.sum(),
                        "events": (inside & event).sum()}  # fmt: skip
-            enough = partial(_enough, event=event, rules=rules.small_cell)
-            rows += _scored(counted, inside, score, counts, rules.confidence, enough)
+            apart = few.enough(event[~inside], rules.small_cell)  # from all other patients
+            scored = few.enough(event[inside], rules.small_cell)
+            rows += _scored(counted, inside, score, counts, rules.confidence, apart) if scored else [
+                {**counted, "metric": metric, "scored": False} for metric in METRICS
+            ]  # fmt: skip
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -134,11 +136,8 @@ def _counts(patients: int, rules, strata) -> dict:
     }
 
 
-def _scored(counted: dict, inside, score, counts: dict, confidence: float, enough) -> list[dict]:
-    """A row a metric of one group: its scores, and their difference from those of all others."""
-    if not enough(inside):
-        return [{**counted, "metric": metric, "scored": False} for metric in METRICS]
-    apart = enough(~inside)
+def _scored(counted: dict, inside, score, counts: dict, confidence: float, apart: bool) -> list[dict]:
+    """A row a metric of one group: its scores, and if `apart` their difference from those of all others."""
     own = {name: score(inside, some) for name, some in counts.items()}
     others = {name: score(~inside, some) for name, some in counts.items()} if apart else {}
     rows = []
@@ -184,10 +183,6 @@ def _listed(groups: pd.DataFrame):
             inside = (groups[variable] == group).to_numpy()
             if inside.any():
                 yield variable, group, inside
-
-
-def _enough(inside, *, event, rules) -> bool:
-    return inside.sum() >= rules.patients and (inside & event).sum() >= rules.events
 
 
 def _of(row: dict, what: str) -> str:

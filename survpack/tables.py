@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from survpack import few, settings
 from survpack.adapters import ADAPTERS, Source
 from survpack.cohort import Cohort
 from survpack.figures import (
@@ -21,14 +23,15 @@ from survpack.figures import (
     tag_words,
     tidy,
 )
+from survpack.figures.survival import log_rank_words
 from survpack.inference import bootstrap
 from survpack.metrics import METRICS, concordance
-from survpack.numbers import DIGITS, amount, known
+from survpack.numbers import DIGITS, amount, known, p_text
 from survpack.numbers import interval_text as _interval_text
 from survpack.params import per_cohort
 from survpack.paths import written_whole
 from survpack.phantom import PHANTOMS
-from survpack.radiomics import RADIOMIC
+from survpack.radiomics import GIVEN, RADIOMIC
 from survpack.study import Study
 
 RARE = "rare levels"
@@ -37,8 +40,7 @@ RISKS = {  # of `risks`, as the report names them
     "oracle": "The risk that generated the outcomes",
     "oracle_baseline": "The same without growth: all that baseline can tell",
     "gpa": "Graded prognostic assessment",
-    "volume": "Tumour volume",
-    "age": "Age",
+    "true_volume": "The true volume, by which the hazard was made",
 }
 HEADINGS = {
     "harrell_c": "Harrell's C",
@@ -62,11 +64,39 @@ HEADINGS = {
 
 
 def save(table: pd.DataFrame, folder: Path, name: str) -> Path:
-    """Write folder/name.md (a pipe table for the report) and folder/name.csv."""
+    """Write folder/name.csv and folder/name.md, a pipe table for the report.
+
+    The report prints a table where there is its .md. Of one that says nothing there is none (`says_nothing`).
+    """
     save_csv(table, folder, name)
-    with written_whole(Path(folder) / f"{name}.md") as part:
-        part.write_text(table.to_markdown(index=False, disable_numparse=True) + "\n")
-    return Path(folder) / f"{name}.md"
+    return save_md(table, table, folder, name)
+
+
+def save_md(table: pd.DataFrame, printed: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write `printed` as folder/name.md, unless `table` says nothing; none is left of an earlier run either."""
+    place = Path(folder) / f"{name}.md"
+    if says_nothing(table):
+        place.unlink(missing_ok=True)
+    else:
+        with written_whole(place) as part:
+            part.write_text(pipe_table(printed))
+    return place
+
+
+def says_nothing(table: pd.DataFrame) -> bool:
+    """Whether a table has no row, or but names and dashes: no cell beyond the first column has a letter or a digit."""
+    cells = table.iloc[:, min(1, table.shape[1] - 1) :].fillna("").astype(str).to_numpy().ravel()
+    return not any(character.isalnum() for cell in cells for character in cell)
+
+
+def pipe_table(table: pd.DataFrame) -> str:
+    """A table in markdown; no bar, line break, dollar or @ in somebody's names or levels is read as markdown."""
+    told = table.rename(columns=_as_text).map(_as_text)
+    return told.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _as_text(cell):
+    return re.sub(r"(?<!\\)([|$@])", r"\\\1", " ".join(cell.split("\n"))) if isinstance(cell, str) else cell
 
 
 def save_csv(table: pd.DataFrame, folder: Path, name: str) -> None:
@@ -256,7 +286,7 @@ def univariate(table: pd.DataFrame, outcome: pd.DataFrame, confidence: float) ->
     from scipy.stats import false_discovery_control, norm
 
     values = table.loc[outcome.index].astype(float).replace([np.inf, -np.inf], np.nan)
-    logged = [name for name in values if name.endswith(("_ml", "_to_tumour"))]
+    logged = [name for name in values if name.endswith(("_ml", "_to_tumour")) and not name.startswith(GIVEN)]
     values[logged] = np.log(values[logged].clip(lower=1e-2))
     values = values.fillna(values.median())
     values = values.loc[:, values.std() > 1e-9 * values.abs().max()]  # nor where every value is missing
@@ -337,8 +367,7 @@ def univariate_text(table: pd.DataFrame) -> pd.DataFrame:
     known = [f"{a:.2f} ({b:.2f} to {c:.2f})" for a, b, c in ratios]
 
     def tests(values: pd.Series) -> list[str]:
-        texts = ["< 0.001" if value < 0.001 else f"{value:.3f}" for value in values]
-        return [text if one else "–" for one, text in zip(told, texts, strict=True)]
+        return [p_text(value) if one else "–" for one, value in zip(told, values, strict=True)]
 
     return pd.DataFrame({
         "Biomarker": table["biomarker"].map(feature_name),
@@ -361,6 +390,7 @@ def feature_counts(described: pd.DataFrame) -> pd.DataFrame:
     """
     image = described["sequence"].where(described["filter"] == "", described["sequence"] + ", filtered")
     image = image.map(lambda name: tidy(name) if name else "Mask alone")
+    image = image.mask(described["family"] == "given", "Measured elsewhere")
     counts = pd.crosstab(described["family"].map(tidy), image)
     counts = counts.reindex(index=described["family"].map(tidy).unique(), columns=image.unique())
     counts = counts.assign(All=counts.sum(axis=1))
@@ -429,9 +459,10 @@ def scores(found: dict[str, dict], labels: dict[str, str], metrics=METRICS) -> p
     return pd.DataFrame(rows, columns=["Model", *(HEADINGS[key] for key in metrics)])
 
 
-def p_text(p: float) -> str:
-    """`0.03`, `< 0.001`; a dash where there is none."""
-    return "–" if not known(p) else "< 0.001" if p < 0.001 else amount(p, 2 if p >= 0.01 else 3)
+def group_words(found: dict[str, dict], p: float | None) -> str:
+    """Log-rank p and hazard ratio of one model's risk groups, as the table beside the figure prints them."""
+    ratio = _interval_text(found["hazard_ratio"])
+    return "; ".join([log_rank_words(p), *([f"HR {ratio}"] if ratio else [])])
 
 
 def calibration_words(found: dict[str, dict]) -> str:
@@ -440,9 +471,28 @@ def calibration_words(found: dict[str, dict]) -> str:
     return "\n".join(f"{word} {interval_text(found[key])}" for key, word in names.items())
 
 
+def without_day_words(found: dict[str, dict]) -> str:
+    """Which models are not scored in days, since they have none for some patients.
+
+    Parameters
+    ----------
+    found : dict of model to {"patients", "of"}
+        As `metrics.without_day`.
+    """
+    lacking = [f"{label(name)} ({one['patients']} of {one['of']})" for name, one in found.items() if one["patients"]]
+    if not lacking:
+        return "Every model here has a day for every patient." if found else ""
+    return (
+        f"{len(lacking)} of {len(found)} models are not scored in days, since the curves of some patients do not fall to one "
+        f"half within follow-up and have no median (patients without one): {'; '.join(lacking)}."
+    )
+
+
 def horizons(study: Study) -> list[float]:
     """Days at which decisions are judged: the listed ones and the main one."""
-    return sorted({*per_cohort(study.params.scores.horizons_days, study.name), study.horizon_days})
+    given = study.params.scores.horizons_days
+    days = per_cohort(given, study.name, lambda: settings.horizons(study.followed)[0])
+    return sorted({*days, study.horizon_days})
 
 
 def bounds(table: pd.DataFrame) -> pd.DataFrame:
@@ -467,7 +517,7 @@ def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) ->
     curve, reverse = KaplanMeierFitter().fit(time, event), KaplanMeierFitter().fit(time, ~event)
     sides = {"development": splits["split"] == "dev", "test": splits["split"] == "test"}
     by_id = cohort.outcome.set_index("patient_id")["event"].astype(bool)
-    return {
+    told = {
         "cohort": study.name,
         "title": source.title,
         "phantom": study.name in PHANTOMS,
@@ -489,6 +539,8 @@ def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) ->
             for side, mask in sides.items()
         },
     }
+    told["splits"]["development"]["folds"] = int(splits.loc[sides["development"], "fold"].nunique())
+    return told
 
 
 def _outcome(study: Study) -> str:
@@ -500,7 +552,9 @@ def _outcome(study: Study) -> str:
 
 
 def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:
-    """Harrell's C of one number that nothing was fitted to, over all patients given, with its interval."""
+    """Harrell's C of one number that nothing was fitted to, over all patients given, with its interval; empty where too few."""
+    if not few.enough(outcome["event"], study.params.scores.small_cell):
+        return {}
     values = np.nan_to_num(np.asarray(risk, dtype=float), nan=float(np.nanmedian(risk)))
     choice = study.params.scores
 
@@ -511,7 +565,11 @@ def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:
 
 
 def radiomic_facts(study: Study, icc: pd.DataFrame, chosen, volume: pd.Series, alone: pd.DataFrame, shift) -> dict:
-    """What stage 02 found, for `reports/metrics/radiomics-<cohort>.json`.
+    """What stage 02 found, for `reports/metrics/radiomics-<cohort>.json`: one name a count, from one source each.
+
+    `features` are measured, `with_icc` of them measured again, `robust` of these at or above the threshold. `clustered`
+    come to the last step of the selection, `kept_anyway` of them without being shown robust (lesion biomarkers are), and
+    make `clusters`; one member of each is looked at alone, and `tested` of them have a hazard ratio.
 
     Parameters
     ----------
@@ -531,9 +589,12 @@ def radiomic_facts(study: Study, icc: pd.DataFrame, chosen, volume: pd.Series, a
         "with_icc": int(icc["icc"].notna().sum()),
         "robust": int((icc["icc"] >= choice.icc).sum()),
         "icc_threshold": choice.icc,
-        "volume_like": int((volume > choice.correlation).sum()),
+        "volume_like": int((volume > choice.correlation).sum()) if volume.notna().any() else None,
         "volume_threshold": choice.correlation,
         "steps": chosen.steps,
+        "clustered": len(chosen.clusters),
+        "kept_anyway": int((~(chosen.clusters["icc"] >= choice.icc)).sum()),
+        "clusters": len(chosen.columns),
         "tested": int(alone["q"].notna().sum()),
         "discoveries": int((alone["q"] < FALSE_DISCOVERIES).sum()),
     }
@@ -560,7 +621,7 @@ def ceiling(outcome: pd.DataFrame, risks: dict[str, pd.Series], study: Study) ->
 
 def ceiling_text(found: dict[str, dict]) -> pd.DataFrame:
     """`ceiling` as the report prints it."""
-    rows = [(RISKS[name], interval_text(one["harrell_c"])) for name, one in found.items()]
+    rows = [(RISKS[name], interval_text(one["harrell_c"])) for name, one in found.items() if one]
     return pd.DataFrame(rows, columns=["Ranking, fitted to nothing", "Harrell's C"])
 
 

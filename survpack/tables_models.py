@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from survpack import tables
 from survpack.figures import by_section, label, tidy
 from survpack.inference import bootstrap
 from survpack.metrics import concordance
@@ -47,9 +48,7 @@ def save(table: pd.DataFrame, folder: Path, name: str) -> Path:
     folder = Path(folder)
     with written_whole(folder / f"{name}.csv") as part:
         table.to_csv(part, index=False)
-    with written_whole(folder / f"{name}.md") as part:
-        part.write_text(headed(table).to_markdown(index=False, disable_numparse=True) + "\n")
-    return folder / f"{name}.md"
+    return tables.save_md(table.drop(columns=table.columns[0]), headed(table), folder, name)
 
 
 def headed(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,6 +148,37 @@ def missing_modalities_text(table: pd.DataFrame) -> pd.DataFrame:
         told = (interval_text(ahead, 4 if near else 2) or "–") + (" \\*" if found else "")
         rows.append((label(one["model"]), _scans(one["without"], names), interval_text(one) or "–", told))
     return pd.DataFrame(rows, columns=["Model", "Scans", "Harrell's C", "Difference from all"])
+
+
+def image_effects(effects: dict[str, dict]) -> pd.DataFrame:
+    """How far the image moves each network's risk, as the report prints it, by kind.
+
+    Parameters
+    ----------
+    effects : dict of str to dict
+        As `Study.image_effects`.
+    """
+    alive = {True: "**collapsed**", False: "tells patients apart", None: "not known: too few patients"}
+    table = pd.DataFrame(
+        [(label(model), interval_text(one["image_effect"]) or "–", alive[one["collapsed"]]) for model, one in effects.items()],
+        columns=["Model", "Image's effect", "Image branch"],
+    )  # fmt: skip
+    return by_kind(table, effects)
+
+
+def collapsed(effects: dict[str, dict]) -> str:
+    """One sentence: which networks' image branches have collapsed; "" where no network sees an image."""
+    gone = [label(model) for model, one in effects.items() if one["collapsed"]]
+    if not effects:
+        return ""
+    if not gone:
+        known_of = sum(one["collapsed"] is False for one in effects.values())
+        return f"No image branch has collapsed, of {known_of} networks that see an image."
+    several = len(gone) > 1
+    return (
+        f"The image branch{'es' * several} of {', '.join(gone)} {'have' if several else 'has'} collapsed: another patient's "
+        "image leaves the risk as it is. Such a network's scores are those of its chart, and say nothing of the architecture."
+    )
 
 
 def near_truth(compared: dict) -> pd.DataFrame:

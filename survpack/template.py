@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import nibabel as nib
@@ -46,6 +45,7 @@ covariates:                    # known at baseline; any other column may select 
 images:                        # optional: t1n t1c t2w t2f ct pt; `mask` alone where there is only a segmentation
   t1c: {path: "scans/{PatientID}/t1c.nii.gz", mask: "scans/{PatientID}/tumour.nii.gz"}
 labels: {1: tumour}
+# overlaps: [other]            # cohorts that have some of these patients; or `no_overlap: [other]`, that have none
 """
 README = """\
 # {name}
@@ -83,12 +83,11 @@ def new(name: str, table: bool = False) -> Path:
     BadInput
         For a name that is taken or cannot be a folder's; nothing is then written.
     """
-    from survpack.adapters import names
+    from survpack import adapters
 
     folder = paths.RAW / name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise BadInput(f"'{name}' cannot name a cohort: use letters, digits, - and _ only, such as my-cohort.")
-    if name in names():
+    adapters.require_name(name)
+    if name in adapters.names():
         raise BadInput(f"'{name}' is the name of a cohort this study knows; choose another, such as my-{name}.")
     if folder.exists() or folder.is_symlink():
         raise BadInput(f"{folder} is there already, and is left as it is; choose another name, or remove it first.")

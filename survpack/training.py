@@ -28,6 +28,7 @@ from survpack.paths import written_whole
 VERSION = "1"  # of weights and checkpoints; another is refused
 HISTORY = ["epoch", "loss", "inner_loss", "learning_rate", "seconds", "samples_per_second", "peak_memory_mb"]
 CLIP = 5.0  # largest norm of a step's gradient
+WIDE = 128  # inputs of a unit beyond which its weights' rate falls in proportion
 WARM, FIRST, LAST = 0.3, 25.0, 25e4  # share of the steps in which the rate rises; the highest over the first, the last
 SHARE_OF_DEVICE = 0.4  # of the free memory, for samples; more than that stay with the host
 
@@ -84,6 +85,9 @@ def optimise(
 ) -> pd.DataFrame:
     """Train `module` in place: AdamW, one cosine cycle of the learning rate, gradients clipped.
 
+    Weights of wide units have a share of the rate (`_by_width`); what batch norms say in evaluation is learnt at the
+    end (`settle`).
+
     All that is random in an epoch is seeded by (`seed`, epoch), numpy's in `batches` and torch's elsewhere, and the
     caller's random numbers go on as if nothing had been drawn. So a fit that was killed and goes on from its
     `checkpoint` ends as the unbroken one does, bit by bit on a CPU.
@@ -125,9 +129,8 @@ def optimise(
         torch.cuda.reset_peak_memory_stats()
     _place(module, where)
     rate = choice.learning_rate if learning_rate is None else learning_rate
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=choice.weight_decay, fused=True)
-    fit = choice.model_dump(mode="json") | {"seed": seed, "epochs": epochs, "learning_rate": rate}
+    optimiser = torch.optim.AdamW(_by_width(module), lr=rate, weight_decay=choice.weight_decay, fused=True)
+    fit = choice.model_dump(mode="json") | {"seed": seed, "epochs": epochs, "learning_rate": rate, "wide": WIDE}
     history, best = _resumed(checkpoint, module, optimiser, fit, where)
     bar = tqdm(range(epochs), label, unit="epoch", initial=len(history), mininterval=2, disable=not label)
     with bar, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
@@ -139,6 +142,8 @@ def optimise(
             row = _epoch(module, batches(epoch, rng), loss_of, optimiser, _precision(choice, where),
                          lambda share, epoch=epoch: rate * one_cycle((epoch + share) / epochs))  # fmt: skip
             _check_finite(row["loss"], label, epoch)
+            if validate or epoch + 1 == epochs:
+                settle(module, lambda: batches(epoch, rng), loss_of, choice)  # noqa: B023 - called at once
             history.append({"epoch": epoch, **row, "inner_loss": _validated(module, validate)})
             if validate and epochs_since_best(history) == 0:
                 best = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -149,6 +154,54 @@ def optimise(
     if best:
         module.load_state_dict(best)
     return pd.DataFrame(history, columns=HISTORY)
+
+
+@torch.no_grad()
+def settle(
+    module: nn.Module,
+    batches: Callable[[], Iterable],
+    loss_of: Callable[[nn.Module, Any], torch.Tensor],
+    choice: Training,
+) -> None:
+    """Learn anew what batch norms say in evaluation: mean and variance over an epoch's batches, as the weights now are.
+
+    Averages kept on the way lag behind the weights, by more than a short fit lasts where they move by 1 % a step; the
+    network in evaluation is then another than the one that was trained (Wu and Johnson 2021, arXiv:2105.07576). Only
+    batch norms with `momentum` None, which average over all they see, are learnt; weights stay as they are, and a
+    module without such a norm costs nothing.
+
+    Parameters
+    ----------
+    module, loss_of
+        As of `optimise`.
+    batches : callable
+        Gives an epoch's batches; called where there is something to learn.
+    """
+    norms = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    norms = [one for one in norms if one.momentum is None]
+    if not norms:
+        return
+    where, training = device(), module.training
+    module.eval()  # no dropout, no block left out
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+    for batch in batches():
+        with _precision(choice, where):
+            loss_of(module, _moved(batch, where))
+    module.train(training)
+
+
+def settle_on(net: nn.Module, samples: Samples, choice: Training) -> None:
+    """`settle` a `HybridNet` on patients as they are, without augmentation; their target is not read."""
+    seen, count = Samples(*(torch.as_tensor(np.ascontiguousarray(each)) for each in samples)), len(samples.table)
+    parts = np.array_split(np.arange(count), max(count // choice.batch_size, 1))
+
+    def says(net: nn.Module, batch: Samples) -> torch.Tensor:
+        batch = _single(batch)
+        return net(batch.images, batch.masks, batch.table, batch.present)
+
+    settle(net.to(device()), lambda: [_Drawn(seen, part) for part in parts], says, choice)
 
 
 def train(
@@ -187,6 +240,7 @@ def train(
         _check_values(name, np.asarray(array), label)
     event = np.asarray(samples.target)[:, -1] > 0.5
     inner, outer = inner_split(event, choice.inner_fraction, seed)
+    outer = np.repeat(outer, 2) if len(outer) == 1 else outer  # batch norm has nobody to tell a patient alone from
     seen, held = _resident(samples.take(outer)), samples.take(inner)
     steps = max(len(outer) // choice.batch_size, 1)
 
@@ -329,6 +383,21 @@ class _Drawn(NamedTuple):
         )
 
 
+def _by_width(module: nn.Module) -> list[dict]:
+    """Weights to train, in groups by their `share` of the rate: `WIDE` over the inputs that a unit sums over, at most 1.
+
+    Adam moves every weight by the rate, whatever its gradient is. What all inputs share then moves a unit of 1,000
+    inputs a hundred times as far as one of ten, and soon is all that it says; so the step of a unit is made the same
+    (Yang et al. 2022, arXiv:2203.03466).
+    """
+    groups: dict[float, list] = {}
+    for weight in module.parameters():
+        if weight.requires_grad:
+            share = WIDE / max(WIDE, math.prod(weight.shape[1:]))
+            groups.setdefault(share, []).append(weight)
+    return [{"params": weights, "share": share} for share, weights in groups.items()]
+
+
 def _epoch(module, batches, loss_of, optimiser, precision, rate) -> dict:
     """One epoch; `rate` gives the learning rate at a share of it."""
     module.train()
@@ -337,7 +406,7 @@ def _epoch(module, batches, loss_of, optimiser, precision, rate) -> dict:
     for number, batch in enumerate(batches):
         batch = _moved(batch, where)
         for group in optimiser.param_groups:
-            group["lr"] = rate(number / len(batches))
+            group["lr"] = group["share"] * rate(number / len(batches))
         with precision:
             loss = loss_of(module, batch)
         optimiser.zero_grad()

@@ -10,7 +10,7 @@ from shutil import rmtree
 import numpy as np
 import pandas as pd
 
-from survpack import growth
+from survpack import content, growth
 from survpack.params import per_cohort
 from survpack.preprocess import BASELINE_DAYS, CropSet, make_crops
 from survpack.study import Study
@@ -109,9 +109,9 @@ def seen_twice(images: pd.DataFrame) -> bool:
 
 
 def stamps(images: pd.DataFrame) -> list[str]:
-    """Path, size and time of change of each file that is there."""
+    """Path and digest of each file that is there."""
     files = [Path(path) for path in images[["path", "mask_path"]].to_numpy().ravel() if path and Path(path).is_file()]
-    return [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return [f"{file} {content.digest(file)}" for file in files]
 
 
 def _digest(images: pd.DataFrame, study: Study) -> str:

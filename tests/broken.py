@@ -531,7 +531,7 @@ def unknown_unit(folder):
     _replace(folder / "cohort.yaml", "unit: months", "unit: fortnights")
 
 
-@fault("error", "cohort.yaml", "not YAML", kind="table")
+@fault("error", "cohort.yaml", "line ", "not readable", kind="table")
 def not_yaml(folder):
     _replace(folder / "cohort.yaml", "{column: OS", "{column: [OS")
 

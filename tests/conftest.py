@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from survpack import params as params_module
-from survpack import paths
+from survpack import paths, settings
 from survpack.biomarkers import NOTES, Biomarkers
 from survpack.cohort import Cohort
 from survpack.models import Patients
+from survpack.params import Params
 from survpack.paths import CohortPaths
 from survpack.preprocess import CropSet
 from survpack.splits import make_splits
@@ -106,10 +107,21 @@ def patients() -> Patients:
     return _patients(40)
 
 
+FOUND = {  # what stage 01 is taken to have found of any cohort without numbers of its own
+    "crops.spacing_mm": 2.0, "crops.ct_window_hu": (-160.0, 240.0), "biomarkers.spacing_mm": 2.0,
+    "scores.horizon_days": 365.0, "scores.horizons_days": [180.0, 365.0, 730.0], "longitudinal.landmarks_days": [180.0],
+}  # fmt: skip
+
+
+def settled(chosen: Params) -> Params:
+    """The choices with `FOUND` wherever they say `auto`."""
+    return settings.applied(chosen, "other", {place: {"value": value} for place, value in FOUND.items()})
+
+
 @pytest.fixture(scope="session")
 def params():
     """The repository's choices with little to compute."""
-    chosen = params_module.load()
+    chosen = settled(params_module.load())
     training = chosen.training.model_copy(update={"epochs": {"other": 1}, "batch_size": 8})
     classical = chosen.classical.model_copy(update={"trees": 20, "min_leaf": 3, "inner_folds": 3, "budget": 3})
     return chosen.model_copy(update={"training": training, "classical": classical})

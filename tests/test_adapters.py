@@ -209,6 +209,14 @@ def test_bids_masks_belong_to_their_image_and_sessions_have_their_day(raw):
     assert second.groupby("session")["day"].first().to_dict() == {"ses-1": -3, "ses-2": 90}
 
 
+def test_a_site_that_is_not_told_is_missing_and_no_institution(raw, params):
+    root = bids_tree(raw / "mine")
+    for word in ("n/a", "unknown", "Unknown", " "):
+        spoil(root / "participants.tsv", "sub-02\ts\t", f"sub-02\t{word}\t")
+        assert adapters.load("mine", params).validated().participants["site"].fillna("-").tolist() == ["n", "-"]
+        spoil(root / "participants.tsv", f"sub-02\t{word}\t", "sub-02\ts\t")
+
+
 def test_an_undocumented_column_may_select(raw, params):
     bids_tree(raw / "mine")
     cohort = adapters.load("mine", with_choices(params, mine={"selection": {"on trial": 'trial == "yes"'}}))
@@ -227,6 +235,9 @@ def spoil(path: Path, old: str, new: str):
         ("participants.tsv", "\tage\t", "\tages\t", r"participants\.tsv: no column age;.*ages"),
         ("participants.json", '"Levels"', '"Level"', r"participants\.json: `grade` is ordered but has no Levels"),
         ("participants.json", "{", "", r"participants\.json: not JSON"),
+        ("participants.json", '"years"', "5", r"participants\.json: the Units of `age` are 5, expected text"),
+        ("participants.json", '{"age"', '{"age": {}, "age"', r"participants\.json: not JSON \(`age` is there twice"),
+        ("participants.json", '{"1": "low", "2": "high"}', '["1", "2", "2"]', "`grade` has the level '2' twice"),
         (
             "participants.tsv",
             "sub-01\t",
@@ -323,6 +334,8 @@ def test_the_fingerprint_changes_with_the_files_and_only_then(raw):
     before = adapters.fingerprint("kits")
     assert adapters.fingerprint("kits") == before and len(before) == 64
     os.utime(root / "kits.json", (1, 1))
+    assert adapters.fingerprint("kits") == before  # a copy has another time, and the same content
+    (root / "kits.json").write_text((root / "kits.json").read_text() + "\n")
     assert adapters.fingerprint("kits") != before
     assert adapters.fingerprint("mets") == ""
 
@@ -375,3 +388,10 @@ def test_kits_tumour_volume_alone_has_the_published_concordance(params):
     table = cohort.participants.merge(pd.DataFrame({"patient_id": cohort.images["patient_id"], "volume": volume}))
     assert table["volume"].median() / 1000 == pytest.approx(30, abs=2)
     assert concordance_index(table["time_days"], -table["volume"], table["event"]) == pytest.approx(0.69, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["my.cohort", "мозг", "study", "_x", "n" * 300, "../x", ""])
+def test_what_can_be_no_cohorts_name_is_refused_before_anything_is_read(name):
+    with pytest.raises(BadInput, match="cannot name a cohort") as told:
+        adapters.preflight(name)
+    assert len(str(told.value)) < 300

@@ -65,7 +65,7 @@ def fitted(patients, params, encoder="compact", fusion="concat") -> Deep:
     model.nets = [model._network(patients, 0)]
     with torch.no_grad():
         model.nets[0].fusion.head.weight.mul_(100)
-    return model
+    return model.settle(patients)
 
 
 @pytest.fixture

@@ -348,6 +348,22 @@ def test_a_bundle_needs_no_other_models_predictions(study, tmp_path):
     assert made.about["model"] == "hybrid-tiny-cox"
 
 
+def test_a_bundle_carries_the_numbers_that_stage_01_found_and_finds_none_anew(study, tmp_path):
+    from survpack import settings as found
+
+    told = {
+        "crops.spacing_mm": {"value": 2.5, "from": "here"},
+        "crops.ct_window_hu": {"value": [-930, 370], "from": "here"},
+    }
+    found.save(told, study.paths.settings)
+    crops = study.params.crops.model_copy(update={"spacing_mm": {"other": "auto"}, "ct_window_hu": {"other": "auto"}})
+    asked = study_module.Study(study.name, study.params.model_copy(update={"crops": crops}), study.paths)
+    bundle.make(asked, "hybrid-tiny-cox", tmp_path / "bundle")
+    found.save({place: one | {"value": [9, 10]} for place, one in told.items()}, study.paths.settings)
+    kept = bundle.load(tmp_path / "bundle").about["params"]["crops"]
+    assert kept["spacing_mm"]["toy"] == 2.5 and kept["ct_window_hu"]["toy"] == [-930, 370]
+
+
 def test_a_place_that_takes_no_bundle_is_refused_before_the_network_is_read(study, tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fitted", None)
     (tmp_path / "file").touch()

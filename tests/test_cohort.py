@@ -109,11 +109,13 @@ def test_a_date_in_place_of_a_time_is_refused(time):
     assert finding.startswith("error") and "over a century, so a date" in finding and "and 55 more" in finding
 
 
-def test_a_patient_without_a_site_is_refused_since_tables_by_site_would_drop_them():
+def test_a_patient_without_a_site_and_a_site_in_two_spellings_are_warned_of():
     table = trial()
     table.loc[4, "site"] = None
     (finding,) = told(table)
-    assert finding.startswith("error") and "patient p4: no `site`" in finding and "`unknown`" in finding
+    assert finding.startswith("warning") and "patient p4: no `site`" in finding and "no design by site" in finding
+    (finding,) = told(trial().assign(site=["South", "south "] * 30))
+    assert finding.startswith("warning") and "sites that differ only in case or spaces" in finding
 
 
 def test_a_cohort_of_the_dead_alone_is_pointed_at():

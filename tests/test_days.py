@@ -273,6 +273,40 @@ def test_endpoints_complications_specimens_and_later_times_are_known_in_their_sh
     assert named_later(name)
 
 
+NO_DAY = """pet_time min|scan_time minutes|ct_time ms|mri_interval mm|image_interval cm|study_time s|scan_time h|time_to_enhancement s
+time_to_acquisition min|iop_os mmHg|thickness_os µm|nerve_fibre_os um"""
+STILL_LATE = """pet_time days|pet_time |mri_interval weeks|time_to_progression min|time_to_death s|death_scan_time min|survival_time min|os h
+os hours|os months|os m|pfs Tage|os_event mm|time_to_surgery h|response_volume mL|recurrence_volume mL|residual_volume mL
+volume_6m mL|adjuvant_scan_time min|salvage_dose Gy|follow_up_suv g|recurrence_size mm|pressure_fu kPa|volume_fu mL"""
+
+
+@pytest.mark.parametrize("told", NO_DAY.replace("\n", "|").split("|"))
+def test_a_time_that_its_entry_counts_in_minutes_or_that_is_no_time_is_no_day(told):
+    name, unit = told.split()
+    assert named_later(name) and named_later(name, {"unit": unit}) == "" == named_later(
+        name, {"kind": "numeric", "unit": unit}
+    )
+
+
+@pytest.mark.parametrize("told", STILL_LATE.replace("\n", "|").split("|"))
+def test_a_unit_excuses_no_name_of_an_outcome_of_treatment_or_of_a_later_time(told):
+    name, _, unit = told.partition(" ")
+    assert named_later(name, {"unit": unit})
+
+
+def test_check_and_gate_ask_for_the_unit():
+    from survpack.gate.predictors import names_at_baseline
+
+    people, rng = followed(1), np.random.default_rng(1)
+    entry = {"kind": "numeric", "unit": "min", "description": "from injection to the scan"}
+    people["pet_time"] = rng.uniform(50, 80, len(people))
+    for known, warned in ((entry, False), ({"kind": "numeric"}, True)):
+        told = " ".join(map(str, check_participants(people, {"pet_time": known}, "here")))
+        assert ("`pet_time` is named like" in told) == warned
+        cohort = Cohort("x", people, pd.DataFrame(), {"pet_time": known}, {})
+        assert names_at_baseline(cohort, pd.DataFrame()).verdict == ("failed" if warned else "passed")
+
+
 @pytest.mark.parametrize("name", EARLY_TOO.replace("\n", "|").split("|"))
 def test_assays_counts_on_a_scan_and_how_a_scan_was_made_are_left_in_peace(name):
     assert named_later(name) == ""

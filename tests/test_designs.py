@@ -228,6 +228,15 @@ def test_a_patient_of_two_cohorts_is_known_by_chart_and_outcome_and_teaches_nobo
     assert shared.taken_out(study, [other])[["patients", "in the test set here"]].sum().tolist() == [7, 3]
 
 
+def test_another_export_of_the_same_patients_in_months_teaches_none_of_them(study, other):
+    here = list(study.sites.index)
+    other = with_outcomes_of(other, study, dict(zip(here, here, strict=True)))
+    months = changed(other, lambda table: table.assign(time_days=(table["time_days"] / 30.4375).round(2) * 30.4375))
+    months = replace(months, name="elsewhere")
+    (plan,) = designs.external(study, [months])
+    assert plan.train and not set(plan.train) & set(here) and set(plan.train) < set(months.development)
+
+
 def test_an_id_that_counts_is_one_patient_only_with_the_same_outcome_or_where_sources_say_so(study, other, monkeypatch):
     from survpack import adapters
     from survpack.adapters import Source
@@ -283,6 +292,55 @@ def test_networks_do_not_go_where_voxels_have_another_size(study, other, tiny_en
     other = replace(other, params=other.params.model_copy(update={"crops": crops}))
     rows = designs.fit_designs(asking(study, models=["volume"], external=["hybrid-tiny-cox"]), [other])
     assert "hybrid-tiny-cox" not in set(rows.loc[rows["design"] == EXTERNAL, "model"])
+    (told,) = designs.unlike(study, [other])
+    assert "no networks" in told and "crops.spacing_mm is 3, and 2 here; write one value for both" in told
+
+
+def test_networks_do_not_go_where_ct_has_another_window(study, other):
+    def of_ct(one: Study, window) -> Study:
+        splits = one.splits
+        replace(one.cohort, images=one.cohort.images.assign(modality="ct")).save(one.paths.cohort)
+        splits.to_parquet(one.paths.cohort / "splits.parquet")
+        facts = json.loads((one.paths.crops / "crops.json").read_text())
+        (one.paths.crops / "crops.json").write_text(json.dumps(facts | {"modalities": ["ct"]}))
+        crops = one.params.crops.model_copy(update={"ct_window_hu": {"other": window}})
+        return Study(one.name, one.params.model_copy(update={"crops": crops}), one.paths)
+
+    study, same = of_ct(study, (-160.0, 240.0)), of_ct(other, (-160.0, 240.0))
+    assert designs.in_common(study, same)[0].modalities == ["ct"] and designs.unlike(study, [same]) == []
+    wide = of_ct(other, (-930.0, 370.0))
+    assert designs.in_common(study, wide)[0].modalities == []
+    assert "ct_window_hu is -930 to 370, and -160 to 240 here" in designs.unlike(study, [wide])[0]
+
+
+def test_textures_of_cubes_of_another_size_are_not_shared_and_shape_and_given_features_are(study, other):
+    from survpack.radiomics import GIVEN
+
+    names = ["rad_tumour_t1c_cm_joint_max", "rad_tumour_morph_volume", f"{GIVEN}x", "tumour_ml"]
+    for one in (study, other):
+        table = one.biomarkers.features
+        for name in names:
+            table[name] = np.arange(len(table)) * 1.0
+        one.biomarkers.save(one.paths.biomarkers)
+    study, other = (replace(Study(one.name, one.params, one.paths), name=one.name) for one in (study, other))
+    assert set(names) <= set(designs.in_common(study, other)[0].biomarkers)
+    sizes = study.params.biomarkers.model_copy(update={"spacing_mm": {"toy": 2.0, "elsewhere": 1.0, "other": 2.0}})
+    other = replace(other, params=other.params.model_copy(update={"biomarkers": sizes}))
+    learnt, read = designs.in_common(study, other)
+    assert {*names} - {*learnt.biomarkers} == {*names} - {*read.biomarkers} == {names[0]}
+    assert "no grey levels and textures" in designs.unlike(study, [other])[0]
+
+
+def test_labels_that_both_have_are_the_channels_of_a_shared_network_whatever_their_numbers(study, other):
+    """kits marks kidney and tumour, kits23 cysts too."""
+    more = replace(other.cohort, labels={5: "cyst", 2: "enhancing", 1: "oedema"})
+    splits, masks = other.splits, np.load(other.paths.crops / "masks.npy")
+    more.save(other.paths.cohort)
+    splits.to_parquet(other.paths.cohort / "splits.parquet")
+    np.save(other.paths.crops / "masks.npy", np.stack([masks[:, 0] * 0, masks[:, 0], masks[:, 1]], axis=1))
+    learnt, read = designs.in_common(study, replace(Study(other.name, other.params, other.paths)))
+    np.testing.assert_array_equal(learnt.masks, masks)
+    np.testing.assert_array_equal(read.masks, study.patients.masks)
 
 
 # --- fits --------------------------------------------------------------------------------------------------------

@@ -38,7 +38,9 @@ def _study(rare: int = 2) -> SimpleNamespace:
         {"step": "known", "excluded": 3, "remaining": 40},
     ]
     cohort = Cohort("mine", table, images, dictionary, {1: "tumour"}, flow)
-    splits = pd.DataFrame({"patient_id": ids, "split": ["dev"] * 30 + ["test"] * 10})
+    splits = pd.DataFrame(
+        {"patient_id": ids, "split": ["dev"] * 30 + ["test"] * 10, "fold": [*range(5)] * 6 + [-1] * 10}
+    )
     return SimpleNamespace(name="mine", cohort=cohort, splits=splits, params=params_module.load(), horizon_days=365.0)
 
 

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,10 +11,15 @@ from hypothesis import strategies as st
 from monai.networks.nets import EfficientNetBN, resnet50
 from torch import nn
 
-from survpack import encoders
+from survpack import encoders, params, training
 from survpack.convolution import Convolution, quicker
 from survpack.encoders import ENCODERS, Backbone, Compact, load_published
 from survpack.errors import BadInput
+from survpack.image_effect import image_effect
+from survpack.networks import HybridNet
+from survpack.objectives import OBJECTIVES
+from survpack.params import Augment
+from survpack.training import Samples
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
@@ -53,11 +59,7 @@ def test_weights_are_as_many_as_in_the_network_of_that_name(built):
 
 
 def test_what_an_encoder_sees_of_a_patient_does_not_depend_on_the_rest_of_the_batch(built, batch):
-    """In training too: with batch norm it would, and what is learnt would not hold in evaluation."""
-    encoder, (image, mask) = copy.deepcopy(built[1]).train(), batch
-    for block in encoder.modules():
-        if hasattr(block, "drop_connect_rate"):
-            block.drop_connect_rate = None  # chance, and so another for each batch
+    encoder, (image, mask) = copy.deepcopy(built[1]).eval(), batch
     with torch.no_grad():
         torch.testing.assert_close(encoder(image, mask)[:1], encoder(image[:1], mask[:1]), rtol=1e-3, atol=1e-4)
 
@@ -78,6 +80,109 @@ def test_a_planar_encoder_sees_the_three_middle_slices_and_nothing_else(batch):
         assert torch.equal(encoder(elsewhere, mask), seen)
         moved = (encoder(inside, mask) - seen).abs().amax(dim=(0, 1))
     assert moved[0] > 0 and (moved[1:] == 0).all()
+
+
+# --- patients set apart -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_depthwise_weights_start_as_wide_as_the_paper_has_them(dimensions):
+    """Of the standard deviation sqrt(2 / (kernel * what a group gives)); MONAI's are up to 34 times narrower."""
+    name = "efficientnet" if dimensions == 3 else "efficientnet-2d"
+    depthwise = [part for part in ENCODERS[name](3, 2).net.modules() if getattr(part, "groups", 1) > 1]
+    assert len(depthwise) == 16
+    for part in depthwise:
+        taps = part.weight[0].numel()
+        assert part.weight.std().item() == pytest.approx((2 / taps) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "resnet50", "efficientnet-2d", "resnet50-2d"])
+def test_a_block_that_can_be_skipped_starts_as_if_it_were(name):
+    net = ENCODERS[name](3, 2).net
+    last = [part.bn3 for part in net.modules() if hasattr(part, "bn3")]
+    last += [part._bn2 for part in net.modules() if hasattr(part, "_bn2") and part.stride == 1 and part.in_channels == part.out_channels]  # fmt: skip
+    assert len(last) == (9 if name.startswith("efficient") else 16)
+    assert all((norm.weight == 0).all() for norm in last)
+
+
+def planted(count: int, seed: int) -> Samples:
+    """Crops alike but for the brightness of their lesion, by which the patients live; the table is noise."""
+    rng = np.random.default_rng(seed)
+    bright, alike = rng.uniform(-1, 1, count), np.random.default_rng(9).normal(size=(1, 1, 32, 32, 32))
+    images = alike + 0.3 * rng.normal(size=(count, 1, 32, 32, 32))
+    masks = np.zeros((count, 1, 32, 32, 32), np.float16)
+    masks[:, :, 10:22, 10:22, 10:22] = 1
+    images += 3 * bright[:, None, None, None, None] * masks
+    table = rng.normal(size=(count, 3)).astype(np.float32)
+    target = np.column_stack([bright, np.ones(count)]).astype(np.float32)
+    return Samples(images.astype(np.float16), masks, np.ones((count, 1), bool), table, target)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_after_training_at_the_study_s_rate_the_output_follows_the_image(name):
+    """Held-out patients; chart and image exchanged one for the other."""
+    still = dict.fromkeys(Augment.model_fields, 0.0)
+    choice = params.load().training
+    choice = choice.model_copy(update={"batch_size": 8, "augment": choice.augment.model_copy(update=still)})
+    training.seed_everything(choice.seed)
+    net, seen, held = HybridNet(name, "concat", 1, 1, 3, 1, 0.0), planted(32, 1), planted(16, 2)
+    objective = OBJECTIVES["mse"].learn(seen.target[:, 0], seen.target[:, 1])
+    training.train(net, seen, objective, choice, epochs=5, seed=1, label="", mirror=False)
+    embedding = training.embed(net, held)
+    said = {
+        (own, other): value
+        for step in range(16)
+        for own, other, value in zip(
+            range(16), np.roll(np.arange(16), step), training.fuse(net, np.roll(embedding, step, axis=0), held.table)[:, 0], strict=True
+        )
+    }  # fmt: skip
+    table = pd.DataFrame([(0, *pair, value, value) for pair, value in said.items()],
+                         columns=["fold", "patient_id", "image_of", "risk", "output"])  # fmt: skip
+    found = image_effect(table)
+    assert found["collapsed"] is False and found["image_effect"]["low"] > 0.3, found
+
+
+def test_what_batch_norm_says_in_evaluation_is_the_mean_over_the_patients_as_the_weights_now_are():
+    """Not an average kept on the way, which lags behind."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4, momentum=None), nn.Linear(4, 1))
+    data = 5 + torch.randn(60, 2)
+
+    def batches(epoch, rng):
+        return list(data[torch.as_tensor(rng.permutation(60))].split(20))
+
+    choice = params.load().training.model_copy(update={"learning_rate": 0.1, "precision": "float32"})
+    training.optimise(
+        module, batches, lambda net, batch: net(batch).square().mean(), choice, epochs=4, seed=1, label=""
+    )
+    with torch.no_grad():
+        expected = module[0](data.to(module[0].weight.device)).mean(dim=0)
+    torch.testing.assert_close(module[1].running_mean, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_patient_can_be_trained_on():
+    choice = params.load().training
+    net, alone = HybridNet("efficientnet-2d", "concat", 1, 1, 3, 1, 0.0), planted(1, 1)
+    objective = OBJECTIVES["mse"].learn(alone.target[:, 0], alone.target[:, 1])
+    history = training.train(net, alone, objective, choice, epochs=1, seed=1, label="", mirror=False)
+    assert np.isfinite(history["loss"]).all() and np.isfinite(training.predict(net, alone)).all()
+
+
+def test_weights_of_the_network_with_group_norm_are_refused_in_a_sentence(tmp_path):
+    encoder = ENCODERS["efficientnet-2d"](1, 0)
+    old = {
+        name: value for name, value in encoder.state_dict().items() if "running" not in name and "tracked" not in name
+    }
+    training.save_weights(old, tmp_path / "old.safetensors")
+    with pytest.raises(BadInput, match=r"weights of another network \(`.*running_mean` is absent, expected"):
+        training.load_weights(encoder, tmp_path / "old.safetensors")
+
+
+@pytest.mark.parametrize("inputs, share", [(3, 1.0), (128, 1.0), (256, 0.5), (1280, 0.1)])
+def test_a_wide_unit_s_weights_take_steps_smaller_in_proportion(inputs, share):
+    groups = training._by_width(nn.Linear(inputs, 4))
+    shares = {weight.ndim: group["share"] for group in groups for weight in group["params"]}
+    assert shares == {2: share, 1: 1.0}
 
 
 # --- compact ------------------------------------------------------------------------------------------------------
@@ -148,7 +253,7 @@ def test_values_and_gradients_are_those_of_pytorch_s_convolution(size, kernel, s
 def test_the_quicker_network_is_the_same_function_with_the_same_weights(network, dimensions):
     torch.manual_seed(0)
     net = small_resnet(2, dimensions) if network == "resnet50" else encoders._efficientnet(2, dimensions)[0]
-    slow = encoders._in_groups(net).eval()
+    slow = encoders._started(net).eval()
     quick = quicker(copy.deepcopy(slow))
     assert list(quick.state_dict()) == list(slow.state_dict())
     image = torch.randn(2, 2, *[32] * dimensions)

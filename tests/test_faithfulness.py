@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from survpack.errors import BadInput
@@ -15,6 +16,7 @@ from survpack.explain.faithfulness import RULES, TRUSTED, Networks, alike, inter
 from survpack.explain.marks import CONTROLS, iou, pointing, reach, share_over_chance
 from survpack.explain.perturbation import effect, orders_scored
 from survpack.figures.faithfulness import faithfulness as figure_of
+from survpack.models import Deep
 from survpack.phantom.importance import importance_against_planted, planted_strength
 
 SIDE, COUNT = 16, 14
@@ -249,8 +251,6 @@ def test_intervals_hold_their_mean_and_leave_out_who_has_no_score():
 
 
 def test_random_weights_keep_their_scale_and_nothing_else():
-    import torch
-
     net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 1))
     before = [weight.detach().clone() for weight in net.parameters()]
     mixed, again = (faithfulness.randomised(SimpleNamespace(nets=[net]), 7).nets[0] for _ in range(2))
@@ -258,6 +258,18 @@ def test_random_weights_keep_their_scale_and_nothing_else():
         assert torch.equal(was, now) and torch.equal(new, same)
         assert torch.equal(was.flatten().sort().values, new.flatten().sort().values)
     assert not torch.equal(mixed[0].weight, net[0].weight)
+
+
+def test_a_network_of_random_weights_is_settled_on_patients_so_that_it_still_tells_them_apart(make_patients, params):
+    """Batch norms that speak of the weights that were learnt would make of the control a network that says nothing."""
+    patients = make_patients(12, voxels=32)
+    model = Deep("efficientnet-2d", "image", "cox", params, measured=False).fit(patients)
+    mixed = faithfulness.randomised(model, 7)
+    before = {name: value.clone() for name, value in mixed.nets[0].state_dict().items()}
+    settled = mixed.settle(patients).nets[0].state_dict()
+    changed = {name for name, value in settled.items() if not torch.equal(value.cpu(), before[name].cpu())}
+    assert changed and all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
+    assert model.nets[0].state_dict()["encoder.net._bn1.running_mean"].equal(before["encoder.net._bn1.running_mean"])
 
 
 def test_every_rule_has_its_reason_and_its_source_and_is_about_a_score():

@@ -311,9 +311,9 @@ def test_the_share_is_one_where_the_site_is_all_and_none_for_a_constant():
 def test_the_whole_table_of_a_cohort_takes_under_two_seconds_and_says_nothing(capfd):
     values, site = table(118, 2400)
     seen = scanned(values, site)[0]
-    begun = time.perf_counter()
+    begun = time.process_time()
     Combat().fit(seen, site).transform(seen, site)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
     assert capfd.readouterr() == ("", "")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from survpack import adapters, overlap, params, paths, template
 from survpack.__main__ import main
 from survpack.adapters import bids, table
-from survpack.checks import check_participants, check_visits, ordered, spelled_alike
+from survpack.checks import check_participants, check_visits, ordered, plain_id, spelled_alike
 from survpack.cohort import IMAGES, Cohort
 from survpack.errors import BadInput
 from survpack.phantom import mets
@@ -300,6 +300,30 @@ def test_csv_tsv_and_excel_say_the_same_sentinels_and_codes_that_look_like_yaml_
     assert "Study" not in table.dictionary(folder)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("labels:", "labels: {1: tumour}\nlabels:", 'duplicate key "labels"'),
+        ("  age: {", "  age: {column: Sex, kind: numeric}\n  age: {", 'duplicate key "age"'),
+        ("codes: {dead: true,", "codes: {dead: true, Dead: false,", "'dead' and 'Dead', which differ only in case"),
+        ("[female, male]", "[female, female, male]", "covariates.sex has the level 'female' twice"),
+    ],
+)
+def test_what_a_map_says_twice_is_refused_and_the_last_is_not_taken(kinds, tmp_path, old, new, said):
+    path = shutil.copytree(kinds["table"], tmp_path / "twice") / "cohort.yaml"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(BadInput, match=said):
+        table.column_map(path.parent)
+
+
+def test_a_map_is_text_as_written_and_codes_that_agree_may_differ_in_case(kinds, tmp_path):
+    path = shutil.copytree(kinds["table"], tmp_path / "text") / "cohort.yaml"
+    content = path.read_text().replace("[female, male]", "[no, 010, 1e3]")
+    path.write_text(content.replace("codes: {dead: true,", "codes: {dead: true, Dead: true,"))
+    assert table.column_map(path.parent).covariates["sex"].levels == ["no", "010", "1e3"]
+
+
 def test_a_scan_outside_the_folder_may_be_named_by_its_whole_path(kinds, tmp_path, capsys):
     folder = shutil.copytree(kinds["table"], tmp_path / "t")
     (folder / "scans").rename(tmp_path / "elsewhere")
@@ -311,6 +335,13 @@ def test_ids_written_in_two_ways_are_recognised():
     assert spelled_alike(["sub-001"], ["sub-0001", "sub-0002"]) == "sub-001 is sub-0001 in the table"
     assert spelled_alike(["UCSF-PDGM-0004"], ["ucsf_pdgm_004"]) != ""
     assert spelled_alike(["sub-10"], ["sub-1", "sub-100"]) == ""
+    assert spelled_alike(["sub-R01001"], ["R01-001"]) == "sub-R01001 is R01-001 in the table"
+
+
+def test_two_numbers_of_an_id_stay_two_and_a_spreadsheet_s_number_is_the_number():
+    assert plain_id("CEN-1-12") != plain_id("CEN-11-2") and plain_id("CEN-01-012") == plain_id("cen_1_12")
+    assert plain_id("1.0") == plain_id("1") == plain_id("sub-001") != plain_id("10")
+    assert plain_id("P-010") == plain_id("P10") and plain_id("a.b-1.") == "ab1"
 
 
 # --- a template

@@ -1,8 +1,11 @@
 """Choices: merged as told, read as DVC reads them, refused by name, never written; files whole or not at all."""
 
 import copy
+import json
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from dvc.utils.serialize import load_yaml
@@ -86,6 +89,21 @@ def changed(file: Path, **sections) -> Path:
 
 
 # --- reading
+
+
+AUTO = {"crops.spacing_mm": 2.0, "biomarkers.spacing_mm": 2.0, "scores.horizon_days": 365.0, "scores.horizons_days": [365.0],
+        "longitudinal.landmarks_days": [90.0], "crops.ct_window_hu": [-100.0, 200.0]}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", AUTO)
+def test_auto_or_a_value_may_stand_for_each_cohort_and_both_are_written_as_they_were(file, place):
+    section, key = place.split(".")
+    chosen = params.load(changed(file, **{section: {key: {"mine": AUTO[place], "other": "auto"}}}))
+    told = getattr(getattr(chosen, section), key)
+    assert told["other"] == "auto" and list(np.atleast_1d(told["mine"])) == list(np.atleast_1d(AUTO[place]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert params.Params.model_validate(json.loads(chosen.model_dump_json())) == chosen
 
 
 def test_a_profile_changes_what_it_names_and_nothing_else(file):
@@ -185,6 +203,10 @@ def test_a_cohort_without_a_number_of_its_own_takes_that_of_other():
     assert params.per_cohort({"mets": 2.0, "other": 1.0}, "mets") == 2.0
     assert params.per_cohort({"mets": 2.0, "other": 1.0}, "mine") == 1.0
     assert params.per_cohort({"mine": 3.0}, "mine") == 3.0
+    assert params.per_cohort((-160.0, 240.0), "mine") == (-160, 240)  # of every cohort
+    assert params.per_cohort({"mine": "auto"}, "mine", lambda: 7) == 7
+    with pytest.raises(BadInput, match="cohort 'mine'.*`auto`.*run 01-cohort --cohort mine"):
+        params.per_cohort({"mets": 2.0, "other": "auto"}, "mine")
     with pytest.raises(BadInput, match="mine.*other"):
         params.per_cohort({"mets": 2.0}, "mine")
 
@@ -395,6 +417,13 @@ MISTAKES = {  # what is written in place of what, and what the sentence says of 
     ("ct_window_hu: [-160, 240]", "ct_window_hu: [240, -160]"): "`crops.ct_window_hu` is [240, -160], expected the lower end",
     ("ct_window_hu: [-160, 240]", "ct_window_hu: [240]"): "`crops.ct_window_hu[2]` is [240], expected an entry more",
     ("ct_window_hu: [-160, 240]", "ct_window_hu: 240"): "`crops.ct_window_hu` is 240, expected two values in brackets",
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: {mets: [240, -160]}"): "`crops.ct_window_hu.mets` is [240, -160], expected the lower end",
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: {mets: wide}"): '`crops.ct_window_hu.mets` is "wide", expected two values in brackets',
+    ("ct_window_hu: [-160, 240]", "ct_window_hu: {2: auto}"): "`crops.ct_window_hu",
+    ("crops: {size: 32, spacing_mm: {other: 2.0}", "crops: {size: 32, spacing_mm: {other: Auto}"): '`crops.spacing_mm.other` is "Auto", expected a number',
+    ("landmarks_days: {other: [180]}", "landmarks_days: {other: [auto]}"): '`longitudinal.landmarks_days.other[1]` is "auto", expected a number',
+    ("landmarks_days: {other: [180]}", "landmarks_days: {other: 180}"): "`longitudinal.landmarks_days.other` is 180, expected a list",
+    ("crops: {size: 32, spacing_mm: {other: 2.0}", "crops: {size: auto, spacing_mm: {other: 2.0}"): '`crops.size` is "auto", expected a whole number',
     ("compare: [[age, volume]]", "compare: [age, volume]"): '`scores.compare[1]` is "age", expected two values in brackets',
     ("size: 32", "size: 48"): "`crops.size` is 48, expected a multiple of 32",
     ("harmonise: true", "harmonise: ja"): '`selection.harmonise` is "ja", expected true or false',
@@ -475,3 +504,51 @@ def begun(part: Path, kind: str, text: str = "half") -> None:
 
 def content(target: Path) -> str:
     return ",".join(path.name for path in target.iterdir()) if target.is_dir() else target.read_text()
+
+
+def test_the_choices_of_one_run_keep_their_order_which_the_page_tells(tmp_path):
+    def order(section):
+        return [(key, order(value)) for key, value in section.items()] if isinstance(section, dict) else None
+
+    params.for_one_run(tmp_path / "copy.yaml", cohorts=["mets"], profile="smoke")
+    ours, one_run = (read(path) for path in (PARAMS, tmp_path / "copy.yaml"))
+    assert order({key: value for key, value in ours.items() if key not in ("cohorts", "profile")}) == order(
+        {key: value for key, value in one_run.items() if key not in ("cohorts", "profile")}
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "most"),
+    [
+        ("scores", "bootstrap", 10**23, "1000000"),
+        ("crops", "size", 320_000_000, "512"),
+        ("classical", "trees", 10**9, "1000000"),
+    ],
+)
+def test_a_number_that_no_machine_can_do_is_refused_by_name(tmp_path, section, key, value, most):
+    raw = read(PARAMS)
+    raw[section][key] = value
+    with pytest.raises(BadInput, match=rf"`{section}\.{key}`.*expected .*or less") as told:
+        params.load(_written(tmp_path, raw))
+    assert most in f"{told.value}".replace(",", "").replace("1e+06", "1000000")
+
+
+def test_a_voxel_has_a_side_that_a_scanner_could_have(tmp_path):
+    raw = read(PARAMS)
+    raw["crops"]["spacing_mm"]["mets"] = 1e-300
+    with pytest.raises(BadInput, match=r"crops\.spacing_mm.*0\.05 or more"):
+        params.load(_written(tmp_path, raw))
+
+
+@pytest.mark.parametrize("key", [2024, 7])
+def test_a_key_that_is_no_word_is_told_as_it_is_written(tmp_path, key):
+    raw = read(PARAMS)
+    raw["scores"]["horizon_days"][key] = 100
+    with pytest.raises(BadInput) as told:
+        params.load(_written(tmp_path, raw))
+    assert f"horizon_days.{key}`" in str(told.value)
+
+
+def _written(folder, raw):
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    return folder / "params.yaml"

@@ -24,7 +24,6 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FEW = ["age", "clinical-cox", "texture-coxnet", "hybrid-efficientnet-mse", "hybrid-gated-cox", "late-fusion",
        "control-noise-voxels"]  # fmt: skip
 TIMED = (
-    "_variables.yml",  # which tells seconds too; it is the same after a second report, before any fit is made anew
     "evaluation/models.",
     "/curves.csv",
     "04-cross-validation.ipynb",

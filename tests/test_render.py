@@ -30,7 +30,7 @@ FIGURES = [
     "prognosis/recalibration",
 ]  # fmt: skip
 TABLES = [
-    "cohort/characteristics", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test",
+    "cohort/characteristics", "cohort/settings", "biomarkers/crops", "biomarkers/lesions", "biomarkers/counts", "evaluation/scores-cv", "evaluation/scores-test",
     "biomarkers/gate", "reliability/calibration", "reliability/groups", "reliability/days", "reliability/bounds",
     "reliability/subgroups", "designs/concordance", "designs/combat", "audit/audit",
     "explanation/faithfulness-hybrid-efficientnet-mse", "explanation/faithfulness-hybrid-additive-cox",
@@ -39,6 +39,7 @@ TABLES = [
 RADIOMICS = {
     "features": 2524, "with_icc": 2442, "robust": 748, "icc_threshold": 0.75, "volume_like": 79, "volume_threshold": 0.9,
     "tested": 227, "discoveries": 91,
+    "crops": {"imaged": 148, "cut": 3, "worst": 0.041, "filled": 1, "outside": 3, "worst_outside": 0.041},
 }  # fmt: skip
 MODELS = ["age", "volume", "clinical-cox", "hybrid-efficientnet-mse", "hybrid-efficientnet-cox"]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="624" height="288"><rect width="600" height="250" fill="teal"/></svg>'
@@ -175,6 +176,13 @@ def test_numbers_of_stage_02_are_in_the_page(study):
     found = render.variables(["mets"], "here")["mets"]["radiomics"]
     assert found["features"] == amount(2524) and found["robust"] == f"748 of {amount(2442)} (31 %)"
     assert found["discoveries"] == "91 features of 227 remain below 5 %."
+
+
+def test_patients_whose_tumour_leaves_the_crop_are_counted_on_the_page_and_settings_say_whence_they_come(study):
+    text = " ".join(page_of(["mets"]).body.get_text().split())
+    assert "In 3 of 148 patients the largest lesion leaves the crop, by 4 % of its volume at worst" in text
+    assert "1 of the crops is filled by tumour" in text
+    assert "What the networks see of the tumour" in text and "Settings of this cohort." in text
 
 
 def page_of(cohorts) -> BeautifulSoup:
@@ -381,3 +389,12 @@ def test_in_a_browser_the_page_fits_its_window_and_stays_silent(study, browser, 
     assert found["content"] <= found["inner"] == width
     assert found["errors"] == []
     assert found["asked"] and all(address.startswith(("file:", "data:")) for address in found["asked"])
+
+
+def test_the_page_says_of_each_cohort_whether_an_image_branch_has_collapsed(study):
+    assert render.variables(["mets"], "here")["study"]["collapsed"] == "No network was asked in this run."
+    gone = {"image_effect": {"estimate": 0.01, "low": 0.0, "high": 0.02}, "collapsed": True}
+    write(paths.METRICS / "networks-mets.json", {"hybrid-efficientnet-mse": gone})
+    found = render.variables(["mets", "my_own"], "here")
+    assert "Hybrid EfficientNet, MSE has collapsed" in found["mets"]["collapsed"] and "collapsed" not in found["my_own"]
+    assert "Hybrid EfficientNet, MSE has collapsed" in found["study"]["collapsed"]

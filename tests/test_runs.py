@@ -121,7 +121,11 @@ def workers(toy: Toy) -> list[psutil.Process]:
 
 def test_ctrl_c_is_one_sentence(tmp_path):
     toy = Toy(tmp_path / "study", seconds=20)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background inherit that it is ignored
     run = toy.start(sys.executable, "-m", "survpack", "report")
+    signal.signal(signal.SIGINT, before)
     toy.wait_for(LINKS["kernel"])
     os.killpg(run.pid, signal.SIGINT)
     _, err = run.communicate(timeout=60)
@@ -204,6 +208,8 @@ def test_what_a_killed_dvc_held_blocks_nobody(tmp_path, left):
 def test_what_a_dvc_at_work_holds_is_left_to_it(tmp_path):
     at_work = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "dvc", "repro"])
     locks = tmp_path / "rwlock"
+    while "dvc" not in repro._command(at_work.pid):  # begun, and not yet what it is to be
+        time.sleep(0.05)
     locks.write_text(json.dumps({"write": {}, "read": {"a": [{"pid": at_work.pid, "cmd": "dvc repro"}]}}))
     repro.forget_dead(locks)
     at_work.kill()

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
@@ -91,7 +94,7 @@ def evaluated(study, ours) -> dict:
 
 def test_our_own_predictions_in_a_file_have_the_scores_and_intervals_of_the_study(study, ours, file):
     found = scored(file("risk", "days", "curves"), test=True)["scores"]
-    expected = evaluated(study, ours)
+    expected = evaluated(study, replace(ours, table=ours.table.assign(own_days=True)))
     for split in ("cv", "test"):
         assert set(found[split]) == set(expected[split]) - {"hazard_ratio", "rmst_difference"}
         assert same(found[split], expected[split])
@@ -99,9 +102,7 @@ def test_our_own_predictions_in_a_file_have_the_scores_and_intervals_of_the_stud
 
 def test_the_study_s_own_parquet_is_read_by_its_days_not_by_its_numbers(study, ours, file, tmp_path):
     ours.save(tmp_path / "own.parquet")
-    assert same(
-        scored(tmp_path / "own.parquet")["scores"]["cv"], scored(file("risk", "days", "curves"))["scores"]["cv"]
-    )
+    assert same(scored(tmp_path / "own.parquet")["scores"]["cv"], evaluated(study, ours)["cv"])
 
 
 def test_harrell_of_one_fold_is_that_of_lifelines(study, file):
@@ -295,6 +296,14 @@ def test_past_the_last_day_of_follow_up_no_accuracy_is_told(study, file):
     path = file(change=lambda table: table[["patient_id"]].assign(s_90000=0.1))
     (row,) = scored(path, folds=False)["days"]["everyone"]
     assert all(row[name]["estimate"] is None for name in ("auc", "auc_known", "accuracy", "sensitivity", "specificity"))
+
+
+def test_empty_columns_without_a_name_and_empty_rows_of_a_spreadsheet_are_no_predictions(study, file):
+    path = file("risk")
+    expected = outside.read(path, study).prognosis.table["risk"].tolist()
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*(line + ", ," for line in lines), ",,,", " ,,,"]) + "\n")
+    assert outside.read(path, study).prognosis.table["risk"].tolist() == expected
 
 
 def test_one_column_of_another_day_is_scored_on_its_own_day_and_an_option_asks_for_any(study, ours, file):
@@ -519,6 +528,103 @@ def test_nothing_of_an_earlier_file_of_that_name_stays(study, file):
     assert "<svg" in page.read_text() or "image/svg" in page.read_text()
 
 
+@pytest.mark.parametrize("name", ["...csv", "..csv", "-.csv", "___.csv"])
+def test_a_file_name_without_a_letter_or_digit_is_refused_and_nothing_is_removed(study, file, name, capsys):
+    other = paths.REPORTS / "scored" / "other" / "x" / "report.html"
+    other.parent.mkdir(parents=True)
+    other.write_text("kept")
+    assert main(["score", str(file("risk", name=name)), "toy"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "a name with a letter or digit" in told and "rename the file" in told
+    assert [path for path in (paths.REPORTS / "scored").rglob("*") if path.is_file()] == [other]
+
+
+@pytest.mark.parametrize("cohort", ["..", ".", "", "../toy", "/tmp"])
+def test_a_cohort_whose_folder_would_lie_elsewhere_is_refused(study, file, cohort, capsys):
+    assert main(["score", str(file("risk")), cohort]) == 2
+    assert "cannot be called" in capsys.readouterr().err and not (paths.REPORTS / "scored").exists()
+
+
+def test_names_in_other_scripts_are_kept_apart(study, file):
+    names = {name: outside.read(file("risk", name=f"{name}.csv"), study).prognosis.model
+             for name in ("модель", "прогноз", "模型 2", "रिमा", "cafe\u0301", "a|b `c`")}  # fmt: skip
+    assert list(names.values()) == ["модель", "прогноз", "模型-2", "रिमा", "café", "a-b-c-"]
+    page = scoring.report(file("risk", name="модель.csv"), "toy")
+    assert page.parent.name == "модель" and "image/svg" in page.read_text(encoding="utf-8")
+
+
+def test_a_patient_without_time_at_risk_is_refused_in_a_cohort_that_no_stage_has_read(own, raw, tmp_path, capsys):
+    table = pd.read_csv(raw / "mine" / "participants.tsv", sep="\t")
+    table.loc[3, ["time_days", "event"]] = [0, True]
+    table.to_csv(raw / "mine" / "participants.tsv", sep="\t", index=False)
+    assert main(["score", str(tmp_path / "theirs.csv"), "mine"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and "sub-004" in told.err and "time_days" in told.err
+
+
+PARQUET = {
+    "durations": ({"days": pd.to_timedelta(np.arange(40) + 1, "D")}, "`days` of patient P000"),
+    "dates": ({"risk": pd.Timestamp("2020-01-01")}, "`risk` of patient P000"),
+    "days without time": ({"risk": pd.Timestamp("2020-01-01").date()}, "`risk` of patient P000"),
+}
+
+
+@pytest.mark.parametrize("fault", PARQUET)
+def test_dates_and_durations_are_no_numbers(study, tmp_path, capsys, fault):
+    columns, named = PARQUET[fault]
+    study.splits[["patient_id"]].assign(**columns).to_parquet(tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", [named, "(40 in all)", "number"], capsys)
+
+
+@pytest.mark.parametrize("times", ["null", '"x"', "[[1]]", "[1,", "[1, 2]", "[NaN]", "{}"])
+def test_a_parquet_whose_days_are_not_those_of_its_columns_is_one_sentence(study, tmp_path, capsys, times):
+    table = pa.Table.from_pandas(study.splits[["patient_id"]].assign(risk=1.0, s_0=1.0))
+    metadata = {**table.schema.metadata, b"times": times.encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", ["`times` in its metadata", "`s_180`"], capsys)
+
+
+def test_a_cohort_without_events_is_told_so_instead_of_being_asked_for_more_predictions(study, file, capsys):
+    participants = study.cohort.participants.assign(event=False)
+    vars(study)["cohort"] = replace(study.cohort, participants=participants)
+    refused(file("risk"), ["0 events among the 40", "nobody of the whole cohort had the event"], capsys)
+
+
+def test_a_horizon_after_follow_up_has_no_scores_and_the_page_says_why(study, file):
+    found = scored(file(change=lambda t: t[["patient_id"]].assign(s_9000=np.linspace(0.1, 0.9, len(t)))), folds=False)
+    last = study.cohort.outcome["time_days"].max()
+    assert found["scores"]["everyone"]["brier"]["estimate"] is None
+    assert any(f"AUC of 9000 days, since follow-up ends on day {last:g}." in note for note in found["notes"])
+    two = scored(
+        file(change=lambda t: t[["patient_id"]].assign(s_300=np.linspace(0.1, 0.9, 40), s_9000=0.1)), folds=False
+    )
+    assert two["scores"]["everyone"]["ibs"]["estimate"] is None
+    assert any("no integrated scores, which need two days" in note for note in two["notes"])
+    assert not any(
+        "follow-up ends" in note or "integrated scores, which" in note for note in scored(file("curves"))["notes"]
+    )
+
+
+def test_curves_that_are_the_same_for_all_patients_are_told(study, file):
+    def told(**columns):
+        path = file("risk", change=lambda table: table.assign(**columns))
+        return any("have one curve" in note for note in outside.read(path, study, together=True).notes)
+
+    levels = np.linspace(0.6, 0.1, 40)
+    assert told(s_100=0.7, s_365=0.4) and not told(s_100=0.7, s_365=levels)
+    assert not told(s_365=levels) and not told(s_100=levels, s_365=0.1)
+    assert told(fold=["a", "b"] * 20, s_365=[0.4, 0.3] * 20) and not told(fold=np.arange(40), s_365=levels)
+
+
+def test_curves_that_end_early_in_follow_up_may_be_named_by_months(study, file):
+    def curve(*days):
+        columns = {f"s_{day}": np.linspace(0.1, 0.9, 40) / (k + 1) for k, day in enumerate(days)}
+        path = file(change=lambda table: table[["patient_id"]].assign(**columns))
+        return " ".join(outside.read(path, study, together=True).notes)
+
+    assert "named by days, not by months" in curve(3, 6) and "not by months" not in curve(3, 365)
+
+
 # --- bad files: what is done to a good table, and what the sentence must name
 
 
@@ -539,6 +645,7 @@ BAD = {
     "infinite risk": (lambda t: first(t, risk=np.inf), ["`risk`", "'inf'"]),
     "decimal comma": (lambda t: first(t, risk="0,5"), ["`risk`", "'0,5'"]),
     "negative days": (lambda t: first(t, days=-3), ["`days`", "'-3'", "0 or more"]),
+    "fold with gaps": (lambda t: t.assign(fold=["a", ""] * 20), ["`fold`", "P001 (20 of 40)", "empty", "drop"]),
     "rising curve": (lambda t: t.assign(s_100=0.2, s_1000=0.4), ["P000", "rises", "1 - S(t)"]),
     "percent": (lambda t: t.assign(s_100=90, s_1000=40), ["`s_100`", "'90'", "from 0 to 1"]),
     "numbered curves": (lambda t: t.assign(s_0=0.9, s_1=0.4), ["`s_0`", "day 0", "`s_180`"]),
@@ -614,3 +721,37 @@ def test_an_unknown_cohort_is_one_sentence_and_a_known_one_that_was_not_run_anot
         assert main(["score", str(tmp_path / "x.csv"), cohort]) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and word in told and f"'{cohort}'" in told
+
+
+def test_a_file_of_few_patients_is_scored_as_asked_with_a_warning(file):
+    found = scored(file("risk", change=lambda table: table.head(9)), folds=False)
+    assert found["scores"]["everyone"]["harrell_c"]["estimate"] is not None
+    (told,) = [note for note in found["notes"] if "scored because it was asked" in note]
+    assert "not scored: 9 patients, " in told and "at least 10 patients and 5 events are needed" in told
+    assert not any("because it was asked" in note for note in scored(file("risk"), folds=False)["notes"])
+
+
+def test_days_of_the_study_s_own_file_that_are_but_the_end_of_its_grid_are_not_scored(study, ours, tmp_path):
+    table = ours.table.copy()
+    table.loc[table.index[:3], ours.columns] = 0.9
+    table["days"] = median_days(table[ours.columns], ours.times)
+    cut = int((table[ours.columns[-1]] > 0.5).sum())
+    Prognosis(table, ours.times).save(tmp_path / "theirs.parquet")
+    found = scored(tmp_path / "theirs.parquet", folds=False)
+    assert found["scores"]["everyone"]["r2"]["estimate"] is None
+    assert any(f"the curves of {cut} of 40 patients do not fall" in note for note in found["notes"])
+
+
+def test_days_of_an_outside_file_are_its_own_also_on_the_last_day_of_a_curve_above_one_half(study, file):
+    days = np.linspace(100, 900, 40).round()
+    days[30] = 365
+
+    def change(table):
+        return table.assign(days=days, s_365=np.linspace(0.2, 0.9, 40))
+
+    found = scored(file(change=change), folds=False)
+    outcome = study.outcome(study.splits["patient_id"])
+    event = outcome["event"].to_numpy(bool)
+    expected = np.abs(days - outcome["time_days"].to_numpy())[event].mean()
+    assert found["scores"]["everyone"]["mae_days"]["estimate"] == pytest.approx(expected)
+    assert not any("not scored in days" in note for note in found["notes"])

@@ -23,6 +23,7 @@ import pytest
 import requests
 import SimpleITK as sitk
 import wrong
+from conftest import settled
 from served import ABOUT
 from served import running as served
 
@@ -568,7 +569,7 @@ def intakes():
     """`intakes(limits)`: a service that takes patients in as the real one does, and says nothing of them."""
     bare = {"unit": "", "description": "", "levels": None, "low": None, "high": None}
     schema = wrong.SCHEMA | {"chart": {name: bare | column for name, column in wrong.SCHEMA["chart"].items()}}
-    asked = SimpleNamespace(about=ABOUT | {"schema": schema}, params=params_module.load())
+    asked = SimpleNamespace(about=ABOUT | {"schema": schema}, params=settled(params_module.load()))
 
     def take(bundle, sent, as_page, limits):
         service.taken_in(bundle, sent, limits)

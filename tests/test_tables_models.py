@@ -164,3 +164,28 @@ def test_models_near_the_truth_are_told_with_what_they_recover_and_a_constant_ri
     assert table["Recovered"].tolist() == ["0.20 (0.10 to 0.30)", "0.70 (0.60 to 0.80)"]
     assert table["Beyond volume"].tolist() == ["–", "0.40 (0.30 to 0.50)"]
     assert tables_models.near_truth({"age": None}).empty
+
+
+def effects(*collapsed) -> dict:
+    names = ("hybrid-efficientnet-mse", "hybrid-compact-cox", "hybrid-film-cox")
+    found = {True: (0.01, 0.0, 0.02), False: (1.1, 0.9, 1.3), None: (None, None, None)}
+    return {
+        name: {"image_effect": dict(zip(("estimate", "low", "high"), found[one], strict=True)), "collapsed": one}
+        for name, one in zip(names, collapsed, strict=False)
+    }
+
+
+def test_a_collapsed_image_branch_is_told_in_words_and_in_its_row():
+    told = tables_models.collapsed(effects(True, False))
+    assert told.startswith("The image branch of Hybrid EfficientNet, MSE has collapsed") and "compact" not in told
+    assert tables_models.collapsed(effects(True, True)).startswith("The image branches of ")
+    rows = tables_models.image_effects(effects(True, False, None)).set_index("Model")["Image branch"]
+    assert rows["Hybrid EfficientNet, MSE"] == "**collapsed**" and rows["Hybrid compact, Cox"] == "tells patients apart"
+    assert rows["Hybrid FiLM, Cox"].startswith("not known")
+
+
+def test_where_none_has_collapsed_the_networks_that_could_be_asked_are_counted():
+    assert tables_models.collapsed(effects(False, False, None)) == (
+        "No image branch has collapsed, of 2 networks that see an image."
+    )
+    assert tables_models.collapsed({}) == "" and tables_models.image_effects({}).empty

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 
-from survpack import paths, phantom
+from survpack import content, paths, phantom
 from survpack.adapters.reading import read_table
 from survpack.checks import check_scan_days, spelled_alike
 from survpack.cohort import OUTCOME, VISITS, Cohort, listed, select
@@ -50,6 +49,19 @@ class Source:
 def names() -> list[str]:
     """Cohorts this study knows by name; a BIDS folder in data/raw is known by its folder's name."""
     return [*phantom.PHANTOMS, *ADAPTERS]
+
+
+def require_name(name: str) -> None:
+    """Raise BadInput for what cannot name a cohort: it is part of commands, of folders and of the page's links."""
+    if not paths.NAME.fullmatch(name):
+        raise BadInput(
+            f"'{_short(name)}' cannot name a cohort, expected up to 64 letters (a to z), digits, - and _, begun by a letter or digit, and "
+            "not `study`, such as my-cohort; choose another name, or rename its folder."
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:60]}…"
 
 
 def find_raw(name: str) -> Path:
@@ -127,6 +139,7 @@ def load(name: str, params: Params) -> Cohort:
     if chosen["event"].isin([0, 1]).all():  # where some were unknown, the column was of objects
         chosen["event"] = chosen["event"].astype(bool)
     dictionary, labels = _described(adapter, root)
+    overlaps, no_overlap = _shared_with(adapter, root)
     return Cohort(
         name=name,
         participants=chosen[[*OUTCOME, *dictionary]],
@@ -140,6 +153,8 @@ def load(name: str, params: Params) -> Cohort:
         features=features[features["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
         split=given[given["patient_id"].isin(chosen["patient_id"])].reset_index(drop=True),
         imaged=_imaged(adapter, root),
+        overlaps=overlaps,
+        no_overlap=no_overlap,
     )
 
 
@@ -158,6 +173,7 @@ def preflight(name: str) -> None:
 
     What was measured elsewhere, visit by visit, stands in for the scans.
     """
+    require_name(name)
     adapter = _adapter(name)
     if name not in phantom.PHANTOMS:
         root = find_raw(name)
@@ -173,17 +189,10 @@ def preflight(name: str) -> None:
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 of the raw folder's listing (path, size, time of change of each file); "" for a phantom."""
+    """SHA-256 of the raw folder (path and content of each file, `content`); "" for a phantom."""
     if name in phantom.PHANTOMS:
         return ""
-    root, digest = find_raw(name), sha256()
-    for folder, inside, files in os.walk(root, followlinks=True):
-        inside.sort()
-        for file in sorted(files):
-            path = Path(folder, file)
-            facts = path.stat()
-            digest.update(f"{path.relative_to(root)}\t{facts.st_size}\t{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return content.of_folder(find_raw(name), paths.CohortPaths(name).remembered / "files.json")
 
 
 def _adapter(name: str) -> ModuleType:
@@ -192,11 +201,11 @@ def _adapter(name: str) -> ModuleType:
     bids = import_module("survpack.adapters.bids")
     if name in phantom.PHANTOMS:
         return bids
-    folder = _present([name])
+    folder = _present([name]) if len(name) < 256 or os.sep in name else None  # a longer one is no file's
     if folder is None:
         own = sorted({path.parent.name for kind in OWN for path in paths.RAW.glob(f"*/{OWN[kind]}")})
         raise BadInput(
-            f"Cohort '{name}' is not known: choose one of {', '.join(names())}, or a folder of your own in "
+            f"Cohort '{_short(name)}' is not known: choose one of {', '.join(names())}, or a folder of your own in "
             f"{paths.RAW} (there now: {', '.join(own) or 'none'}), as data/README.md describes."
         )
     for kind, table in OWN.items():
@@ -223,6 +232,24 @@ def _described(adapter: ModuleType, root: Path) -> tuple[dict, dict]:
     if hasattr(adapter, "dictionary"):  # a folder of one's own brings its dictionary
         return adapter.dictionary(root), adapter.labels(root)
     return adapter.DICTIONARY, adapter.LABELS
+
+
+def _shared_with(adapter: ModuleType, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Cohorts that a folder of one's own names as having some of its patients, and none of them."""
+    if not hasattr(adapter, "overlaps"):
+        return (), ()
+    some, none = adapter.overlaps(root)
+    if both := sorted(set(some) & set(none)):
+        raise BadInput(
+            f"{root}: {both[0]} is among those that share patients and those that share none; take it out of one."
+        )
+    strange = [name for name in (*some, *none) if name not in names() and _present([name]) is None]
+    if strange:
+        raise BadInput(
+            f"{root}: it is said to share patients, or none, with '{strange[0]}', expected the name of a cohort (of your "
+            "own, of its folder in data/raw); correct it, or take it out."
+        )
+    return tuple(some), tuple(none)
 
 
 def _given_split(table: pd.DataFrame, named: str | None, root: Path) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """A BIDS folder: a cohort of one's own, and what the phantoms write.
 
-    participants.tsv     participant_id, time_days, event (1 the event, 0 censored), site (optional), covariates
+    participants.tsv     participant_id, time_days, event (1 the event, 0 censored), site (optional; n/a where not told), covariates
     participants.json    the covariates: Description, Units, Levels, Ordered
     dseg.tsv             index, name: what the numbers in the masks mean (else 1 is tumour)
+    dataset_description.json   optional: Overlaps, a list of cohorts that have some of these patients; NoOverlap, of none
     sub-01/[ses-1/]anat/sub-01_[ses-1_]T1w.nii.gz, …_ce-gd_T1w, …_T2w, …_FLAIR, …_ct, …_pet
                         …_dseg.nii.gz, one a session, named after none of its images; or one an image, named after it
     sub-01/sub-01_sessions.tsv   session_id, day (from baseline; needed where there is more than one session)
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from survpack.adapters.reading import need
+from survpack.adapters.reading import need, told_site, without_blanks
 from survpack.cohort import IMAGES, TUMOUR
 from survpack.errors import BadInput
 
@@ -44,7 +45,7 @@ def clinical(root: Path) -> pd.DataFrame:
         table[name] = _numbers(table[name])
     if table["event"].isin([0, 1]).all():
         table["event"] = table["event"].astype(bool)
-    table["site"] = table.get("site", SITE)
+    table["site"] = told_site(table["site"]) if "site" in table else SITE
     table["patient_id"] = "sub-" + table.pop("participant_id").str.removeprefix("sub-")
     return table
 
@@ -79,6 +80,21 @@ def labels(root: Path) -> dict[int, str]:
             "rename what is tumour."
         )
     return {number: name for number, name in meaning.items() if number}
+
+
+def overlaps(root: Path) -> tuple[list[str], list[str]]:
+    """Cohorts that are said to have some of these patients, and those said to have none."""
+    path = Path(root) / "dataset_description.json"
+    if not path.exists():
+        return [], []
+    try:
+        said = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
+    lists = [said.get(key, []) if isinstance(said, dict) else [] for key in ("Overlaps", "NoOverlap")]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise BadInput(f'{path}: Overlaps or NoOverlap is no list of cohorts; write "Overlaps": ["other"].')
+    return lists[0], lists[1]
 
 
 def discover(root: Path) -> pd.DataFrame:
@@ -154,10 +170,18 @@ def _entry(name: str, entry: dict, path: Path) -> dict:
     if not isinstance(levels, list | dict):
         raise BadInput(f"{path}: the Levels of `{name}` are {levels!r}; list them, the lowest first.")
     levels = list(map(str, levels))
+    if twice := [level for level in levels if levels.count(level) > 1]:
+        raise BadInput(f"{path}: `{name}` has the level {twice[0]!r} twice; list each level once.")
     kind = entry.get("Kind") or (("ordered" if entry.get("Ordered") else "categorical") if levels else "numeric")
     if kind in ("ordered", "categorical") and not levels:
         raise BadInput(f"{path}: `{name}` is {kind} but has no Levels; list them, the lowest first.")
-    facts = {"kind": kind, "unit": entry.get("Units"), "description": entry.get("Description")}
+    words = {key: entry.get(key) for key in ("Units", "Description")}
+    if strange := [key for key, word in words.items() if not isinstance(word, str | None)]:
+        found = json.dumps(words[strange[0]])
+        raise BadInput(
+            f'{path}: the {strange[0]} of `{name}` are {found}, expected text in quotes such as "years"; mend it.'
+        )
+    facts = {"kind": kind, "unit": words["Units"], "description": words["Description"]}
     facts |= {"levels": levels} if kind != "numeric" and levels else {}
     return {key: value for key, value in facts.items() if value}
 
@@ -220,14 +244,14 @@ def _tsv(path: Path) -> pd.DataFrame:
         ) from None
     if len(table.columns) == 1 and re.search("[,;]", table.columns[0]):
         raise BadInput(f"{path}: one column `{table.columns[0]}`; separate the columns by tabs, not by commas.")
-    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    return without_blanks(table).rename(columns=str.strip).apply(lambda column: column.str.strip())
 
 
 def _json(path: Path) -> dict:
     if not path.exists():
         raise BadInput(f"{path} not found: it tells the kind of each covariate (data/README.md describes it).")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, OSError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); correct it there.") from None
     odd = (
@@ -235,6 +259,15 @@ def _json(path: Path) -> dict:
     )
     if odd:
         raise BadInput(f'{path}: {odd[0] or "the file"} is no object; write {{"age": {{"Units": "years"}}}}.')
+    return content
+
+
+def _once(pairs: list[tuple]) -> dict:
+    """An object whose keys stand once: JSON's own reader takes the last of two."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` is there twice")
     return content
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from survpack.cohort import DAYS
@@ -46,6 +49,7 @@ def read_table(path: Path, *, required=(), sheet=0, header=0, missing=MISSING, *
             "Excel; save it so, or fetch it anew."
         ) from None
     if not isinstance(table.columns, pd.MultiIndex):
+        table = without_blanks(table)
         table.columns = [str(name).strip() for name in table.columns]
         need(required, table, path)
     table = table.apply(lambda column: column.str.strip())
@@ -77,6 +81,8 @@ def read_wide(path: Path, key: str, *, missing=MISSING, sheet=0) -> pd.DataFrame
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
             table = table.reset_index() if key not in table and key in table.index.names else table
+            if key in table and pd.api.types.is_float_dtype(table[key]):  # numbers beside a missing one
+                table[key] = table[key].map("{:.15g}".format, na_action="ignore")
         else:
             how = {"sep": "\t" if path.suffix.lower() == ".tsv" else ",", "encoding": "utf-8-sig", "low_memory": False}
             table = pd.read_csv(
@@ -86,12 +92,44 @@ def read_wide(path: Path, key: str, *, missing=MISSING, sheet=0) -> pd.DataFrame
         raise BadInput(
             f"{path}: no table to read ({' '.join(str(error).split())[:150]}), expected CSV, Excel or parquet; save it so."
         ) from None
+    table = without_blanks(table)
     table.columns = [str(name).strip() for name in table.columns]
     need([key], table, path)
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise BadInput(f"{path}: column `{twice[0]}` is there twice, expected it once; drop one of the two.")
+    refuse_twice(path, table.columns)
     return table
+
+
+def without_blanks(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the unnamed columns and the rows in which nothing stands, as spreadsheets write them after the rest."""
+
+    def filled(column: pd.Series) -> pd.Series:
+        there = column.notna()
+        return there if pd.api.types.is_numeric_dtype(column) else there & (column.astype(str).str.strip() != "")
+
+    unnamed = [not re.sub(r"^Unnamed: \d+$", "", str(name).strip()) for name in table]
+    table = table.iloc[:, [k for k, blank in enumerate(unnamed) if not blank or filled(table.iloc[:, k]).any()]]
+    kept = np.zeros(len(table), bool)
+    for k in range(table.shape[1]):
+        if kept.all():
+            break
+        kept |= filled(table.iloc[:, k]).to_numpy(bool)
+    return table if kept.all() else table[kept].reset_index(drop=True)
+
+
+def refuse_twice(path: Path, columns, sheet=0) -> None:
+    """Raise BadInput where a file has one of these columns twice: pandas reads the second under another name."""
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        header = list(columns)
+    elif path.suffix.lower() in (".xlsx", ".xls"):
+        header = pd.read_excel(path, sheet_name=sheet, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    else:
+        sep = "\t" if path.suffix.lower() == ".tsv" else ","
+        header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0].dropna()
+    counts = Counter(str(name).strip() for name in header)
+    twice = [name for name in columns if counts[name] > 1]
+    if twice:
+        raise BadInput(f"{path}: column `{twice[0]}` is there twice, expected it once; drop one of the two.")
 
 
 def need(columns, table: pd.DataFrame, path: Path) -> None:
@@ -118,6 +156,12 @@ def one_of(names, table: pd.DataFrame, path: Path, what: str) -> pd.Series:
         f"{path}: no column for {what} ({' or '.join(names)}); rename the right one (columns found: "
         f"{', '.join(map(str, table))})."
     )
+
+
+def told_site(column: pd.Series) -> pd.Series:
+    """Sites as they are written; NaN where it is not told, whatever the case of the word for that."""
+    unknown = {word.casefold() for word in MISSING}
+    return column.mask(column.str.strip().str.casefold().isin(unknown))
 
 
 def bids_id(column: pd.Series) -> pd.Series:

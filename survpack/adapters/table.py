@@ -2,7 +2,7 @@
 
     table: clinical.csv                  or .tsv, .xlsx (and `sheet`)
     patient_id: PatientID                the columns, as they are called there
-    site: Hospital                       optional
+    site: Hospital                       optional; who has none, or `unknown`, is of no site
     time_days: {column: OS, unit: months}
     event: {column: status, codes: {dead: true, alive: false}}
     missing: [999, "--"]                 codes for missing, in every column
@@ -15,26 +15,40 @@
     labels: {1: tumour}
     features: {prefix: original_}      optional: what was measured elsewhere; or columns: […], pattern: a regular
                                        expression, and file: another table (CSV, Excel, parquet) with a row a patient
+    overlaps: [other]                  optional: cohorts that have some of these patients; no_overlap: those that have none
 
 Paths are relative to the folder, or absolute. A path made from a pattern may be absent for a patient who has no such
 image. Columns that the map does not name may select patients; they predict nothing. Scans are of one session, `baseline`;
 one that was taken over 30 days after the patient's first is of a later one, and no crop is cut from it. Features are numbers,
-however many: models choose among them inside the training fold. With features, or with the chart alone, no image is needed.
+however many: models choose among them inside the training fold; a column that is already id, outcome, site or covariate is
+none of them. With features, or with the chart alone, no image is needed.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from survpack import params_file
 from survpack.adapters.bids import NAMES
-from survpack.adapters.reading import DAYS, MISSING, coded, in_days, need, numbers, read_table, read_wide
+from survpack.adapters.reading import (
+    DAYS,
+    MISSING,
+    coded,
+    in_days,
+    need,
+    numbers,
+    read_table,
+    read_wide,
+    refuse_twice,
+    told_site,
+)
 from survpack.checks import CENTURY, spelled_alike
 from survpack.cohort import IMAGES, TUMOUR, listed
 from survpack.errors import BadInput
@@ -108,6 +122,8 @@ class Map(_Strict):
     images: dict[str, Image] = {}
     features: Features | None = None
     labels: dict[int, str] = {1: "tumour"}
+    overlaps: list[str] = []
+    no_overlap: list[str] = []
 
 
 def clinical(root: Path) -> pd.DataFrame:
@@ -118,7 +134,7 @@ def clinical(root: Path) -> pd.DataFrame:
     time = numbers(source[said.time_days.column])
     table = pd.DataFrame({
         "patient_id": source[said.patient_id],
-        "site": source[said.site].fillna(SITE) if said.site else SITE,
+        "site": told_site(source[said.site]) if said.site else SITE,
         "time_days": time.map(lambda days: days if isinstance(days, str) else days * DAYS[said.time_days.unit]),
         "event": coded(source[said.event.column], said.event.codes, path),
     })  # fmt: skip
@@ -148,8 +164,11 @@ def features(root: Path) -> pd.DataFrame:
         path, key = Path(root) / said.features.file, said.features.patient_id or said.patient_id
         source = read_wide(path, key, missing={*MISSING, *said.missing}, sheet=said.features.sheet or 0)
     names = _features_of(source, said, path, key)
-    found = source[names].apply(pd.to_numeric, errors="coerce").astype(float)
-    odd = (found.isna() & source[names].notna()) | np.isinf(found)
+    given = source[names]
+    dated = given.select_dtypes(["datetime", "datetimetz", "timedelta"])  # pandas makes nanoseconds of them
+    given = given.astype(dict.fromkeys(dated, str))
+    found = given.apply(pd.to_numeric, errors="coerce").astype(float)
+    odd = (found.isna() & given.notna()) | np.isinf(found)
     if odd.to_numpy().any():
         name = odd.columns[odd.any()][0]
         raise BadInput(
@@ -165,12 +184,15 @@ def features(root: Path) -> pd.DataFrame:
         raise BadInput(
             f"{path}: patient {twice.iloc[0]} has several rows, expected one a patient; keep that at baseline."
         )
-    if not found["patient_id"].isin(ids).any():
-        hint = (
-            spelled_alike(found["patient_id"], ids.dropna()) or f"{found['patient_id'].iloc[0]} here"
-            if len(found)
-            else "no row"
+    strangers = found["patient_id"][~found["patient_id"].isin(ids)]
+    alike = spelled_alike(strangers, ids[~ids.isin(found["patient_id"])].dropna())
+    if alike and len(strangers) < len(found):
+        raise BadInput(
+            f"{path}: {len(strangers)} of {len(found)} ids are not in {said.table} ({alike}), expected ids as there, zeros "
+            "and case too; write them alike."
         )
+    if len(strangers) == len(found):
+        hint = alike or (f"{found['patient_id'].iloc[0]} here" if len(found) else "no row")
         raise BadInput(f"{path}: features of nobody in {said.table} ({hint}), expected ids as there; write them alike.")
     return found.reset_index(drop=True)
 
@@ -186,18 +208,38 @@ def _features_of(source: pd.DataFrame, said: Map, path: Path, key: str = "") -> 
         names |= {column for column in known if re.search(asked.pattern, column)}
     if not (asked.columns or asked.prefix or asked.pattern):
         names = set(known)
+    names -= _used(said)
     if not names:
         told = listed(known)
         raise BadInput(
             f"{path}: no column begins with or matches `features` of {TABLE} (columns found: {told}); correct it there."
         )
-    return [column for column in known if column in names]
+    found = [column for column in known if column in names]
+    if "patient_id" in found:
+        raise BadInput(
+            f"{path}: column `patient_id` would be a feature, expected ids under that name; rename it, or leave it out of "
+            f"`features` in {TABLE}."
+        )
+    refuse_twice(path, found, (asked.sheet if asked.file else said.sheet) or 0)
+    return found
+
+
+def _used(said: Map) -> set[str]:
+    """Columns that are ids, outcome, site or covariates: no prefix and no pattern makes a feature of them."""
+    own = {said.patient_id, said.time_days.column, said.event.column, *([said.site] if said.site else [])}
+    return own | {entry.column for entry in said.covariates.values()}
 
 
 def dictionary(root: Path) -> dict[str, dict]:
     """The covariates, as `Cohort.dictionary` has them."""
     entries = column_map(root).covariates
     return {name: entry.model_dump(exclude_none=True, exclude={"column"}) for name, entry in entries.items()}
+
+
+def overlaps(root: Path) -> tuple[list[str], list[str]]:
+    """Cohorts that are said to have some of these patients, and those said to have none."""
+    said = column_map(root)
+    return said.overlaps, said.no_overlap
 
 
 def labels(root: Path) -> dict[int, str]:
@@ -248,12 +290,7 @@ def column_map(root: Path) -> Map:
     if not path.exists():
         raise BadInput(f"{path} not found: it maps the columns of your table (data/README.md shows one).")
     try:  # as text: YAML would read the code `no` as false, and 1e3 or 012 as other than it is written
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
-        if not isinstance(content, dict):
-            raise BadInput(f"{path}: no `key: value` in it, expected a map of columns (data/README.md shows one).")
-        said = Map.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise BadInput(f"{path}: not YAML ({' '.join(str(error).split())[:200]}); correct it there.") from None
+        said = Map.model_validate(params_file.read(path, as_text=True))
     except ValidationError as error:
         raise BadInput(f"{path}: {_first(error)}") from None
     wrong = _wrong(said)
@@ -269,6 +306,8 @@ def _wrong(said: Map) -> str:
             return f"covariates.{name} is {entry.kind} but has no levels; list them, the lowest first."
         if name in ("patient_id", "site", "time_days", "event", "segmented"):
             return f"covariates.{name} has a name that means something else here; give it another."
+        if twice := [level for level in entry.levels or [] if entry.levels.count(level) > 1]:
+            return f"covariates.{name} has the level '{twice[0]}' twice; list each level once."
     strange = [modality for modality in said.images if modality not in MODALITIES]
     if strange:
         return f"images has {', '.join(strange)}, but takes {', '.join(MODALITIES)}; rename it."
@@ -281,15 +320,22 @@ def _wrong(said: Map) -> str:
             re.compile(asked.pattern)
         except re.error as error:
             return f"features.pattern '{asked.pattern}' is no pattern ({error}); write a prefix, or mend it."
-        used = {entry.column for entry in said.covariates.values()} | {said.time_days.column, said.event.column}
-        both = [column for column in asked.columns if column in used and not asked.file]
+        both = [column for column in asked.columns if column in _used(said)]
         if both:
-            return f"features.columns has {both[0]}, which is used as outcome or covariate; take it out of one."
+            return f"features.columns has {both[0]}, which is used as id, outcome or covariate; take it out of one."
     for modality, entry in said.images.items():
         if not (entry.mask if modality == "mask" else entry.path):
             return f"images.{modality} has no {'mask' if modality == 'mask' else 'path'}; give it."
     if not set(said.labels.values()) & set(TUMOUR):
         return f"no label is named {' or '.join(TUMOUR)} ({', '.join(said.labels.values())}); rename what is tumour."
+    meaning: dict[str, tuple[str, bool]] = {}
+    for code, event in said.event.codes.items():
+        other, same = meaning.setdefault(code.strip().casefold(), (code, event))
+        if same != event:
+            return (
+                f"event.codes has '{other}' and '{code}', which differ only in case (case is not told apart) and mean two "
+                "things; keep one."
+            )
     if set(said.event.codes.values()) != {True, False}:
         return "event.codes needs a code for the event (true) and one for censored (false); give both."
     return ""
@@ -309,19 +355,34 @@ def _first(error: ValidationError) -> str:
 def _source(root: Path, said: Map) -> tuple[pd.DataFrame, Path]:
     """The table as text, codes for missing as NaN (never in the column of ids, nor where they are a level)."""
     path = Path(root) / said.table
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else ()
+    return _read(path, said.model_dump_json(), stamp), path
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, told: str, stamp: tuple) -> pd.DataFrame:
+    """Read once while neither the file nor its map changes: thousands of columns take seconds."""
+    said = Map.model_validate_json(told)
     table = read_table(path, missing=(), sheet=said.sheet or 0)
     levels = {entry.column: entry.levels or [] for entry in said.covariates.values()}
     days = [entry.day.column for entry in said.images.values() if entry.day]
-    columns = [said.patient_id, *([said.site] if said.site else []), said.time_days.column, said.event.column, *levels]
-    need([*columns, *days], table, path)
-    for name in table.columns.drop(said.patient_id):
-        codes = {*MISSING, *said.missing} - set(levels.get(name, [])) - set(said.event.codes)
+    columns = [*_used(said), *days]
+    need(columns, table, path)
+    refuse_twice(path, columns, said.sheet or 0)
+    missing = {*MISSING, *said.missing} - set(said.event.codes)
+
+    def without(part: pd.DataFrame, codes: set[str]) -> pd.DataFrame:
         number = {float(code) for code in codes if re.fullmatch(r"-?\d+(\.\d+)?", code)}  # Excel writes 999 as 999.0
-        table[name] = table[name].mask(
-            table[name].isin(codes) | pd.to_numeric(table[name], errors="coerce").isin(number)
-        )
-    table[said.patient_id] = table[said.patient_id].mask(table[said.patient_id] == "")
-    return table.dropna(how="all").reset_index(drop=True), path
+        found = part.isin(codes)
+        if number:
+            found |= part.apply(pd.to_numeric, errors="coerce").isin(number)
+        return part.mask(found)
+
+    own = {said.patient_id, *levels}
+    parts = [without(table[[name for name in table if name not in own]], missing)]
+    parts += [without(table[[name]], missing - set(levels[name])) for name in levels if name != said.patient_id]
+    ids = table[[said.patient_id]].mask(table[[said.patient_id]] == "")
+    return pd.concat([ids, *parts], axis=1)[list(table)].dropna(how="all").reset_index(drop=True)
 
 
 def _days(day: Time | None, source: pd.DataFrame, table: Path, where: str) -> pd.Series:

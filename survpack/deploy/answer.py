@@ -12,6 +12,7 @@ from survpack.deploy.reference import GROUPS
 from survpack.deploy.writing import is_there, require_writable, whole
 from survpack.errors import BadInput
 from survpack.numbers import amount, without_nan
+from survpack.params import per_cohort
 
 RESEARCH_ONLY = "For research only. This is no medical device: it must not decide how anyone is treated."
 SHOWN = 5  # drivers on the card
@@ -238,8 +239,7 @@ def horizons(about: dict, times: np.ndarray) -> list[float]:
 def _asked(about: dict) -> list[float]:
     """The horizons of `prognosis`, and the cohort's own where none is near."""
     chosen = [float(day) for day in about["params"]["prognosis"]["horizons_days"]]
-    listed = about["params"]["scores"]["horizons_days"]
-    for day in listed.get(about["cohort"]["name"], listed.get("other", [])):
+    for day in per_cohort(about["params"]["scores"]["horizons_days"], about["cohort"]["name"]):
         if all(abs(day - one) > NEAR * max(day, one) for one in chosen):
             chosen.append(float(day))
     return sorted(chosen)
@@ -407,7 +407,8 @@ def _attribution(bundle, intake, notes: list[str]) -> dict | None:
         notes.append("There is no map of the scan: nothing in it raises this patient's predicted risk.")
         return None
     numbers = [int(number) for number, meaning in about["schema"]["labels"].items() if meaning in TUMOUR]
-    window = {"window": about["params"]["crops"]["ct_window_hu"]} if shown == "ct" else {}
+    windows = about["params"]["crops"]["ct_window_hu"]
+    window = {"window": per_cohort(windows, about["cohort"]["name"])} if shown == "ct" else {}
     panel = native(intake.images[shown], intake.mask, numbers, found, intake.grid, **window)
     verdict = about.get("explanation") or {}
     return panel | {

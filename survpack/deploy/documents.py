@@ -259,9 +259,12 @@ def _collection(facts: dict, source) -> list[str]:
 
 
 def _preprocessing(study) -> list[str]:
+    from survpack import settings
     from survpack.params import per_cohort
 
-    choice, crops = study.params.preprocess, study.params.crops
+    development = study.splits.loc[study.splits["split"] == "dev", "patient_id"].tolist()
+    params = settings.settled(study.params, study.cohort, development, ["crops.spacing_mm"])
+    choice, crops = params.preprocess, params.crops
     return [
         f"Images are turned to {choice.orientation} and resampled ({choice.resample.image}; masks: {choice.resample.mask}); MR "
         f"is normalised by {choice.mr.normalise}. Networks see a cube of {crops.size} voxels of "

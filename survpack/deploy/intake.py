@@ -254,8 +254,9 @@ def _crops(volumes: list[_Volume], labels: dict, modalities: list[str], params: 
     rows = pd.DataFrame(table, columns=IMAGES)
     shell = Cohort(cohort, pd.DataFrame(columns=OUTCOME), rows, {}, labels)
     spacing = per_cohort(params.crops.spacing_mm, cohort)
+    crops = params.crops.model_copy(update={"ct_window_hu": per_cohort(params.crops.ct_window_hu, cohort)})
     images, masks, aligned, note = preprocess.crop_patient(
-        rows, list(modalities), shell, params.crops, params.preprocess, spacing
+        rows, list(modalities), shell, crops, params.preprocess, spacing
     )
     notes = note.split("; ") if volumes and note else []
     for one in volumes:

@@ -150,7 +150,8 @@ def score(study: Study, model: str, *, choice: Explain, confidence: float) -> pd
     seeds = [Variant(TEST_FOLD, (k + 1) * real.members) for k in range(choice.seeds)]
     variants = [Variant(TEST_FOLD, 0, shuffled=True), *seeds]
     others = refitted(study, model, variants)
-    networks = Networks(real, randomised(real, choice.seed), others[variants[0]], [others[one] for one in variants[1:]])
+    random = randomised(real, choice.seed).settle(study.patients.take(study.development))
+    networks = Networks(real, random, others[variants[0]], [others[one] for one in variants[1:]])
     held = study.fold(TEST_FOLD)[1][: choice.scored]
     labels = CropSet.load(study.paths.crops).labels
     patients = study.patients.take(held)

@@ -32,8 +32,6 @@ SHOWN = 0.5  # brightness at least of the balls that explanations are to find
 MIDDLE, SPAN = 1000.0, 500.0  # days said of no ball, and taken off for the brightest: a bright one is a high risk
 COPIES = 3  # of each development crop, with another ball: the place must not tell the brightness
 EPOCHS = 4  # at most: fewer where a profile trains for fewer
-RATE = {"compact": 3e-3}
-USUAL_RATE = 3e-4  # the deep backbones give up their image above it, and say one number for everyone
 BATCH = 8
 DRAWS = 200  # places tried for a ball that touches no lesion
 
@@ -202,7 +200,6 @@ def bare(encoder: str, params: Params) -> Deep:
     still = dict.fromkeys(type(network.choice.augment).model_fields, 0.0)
     changed = {
         "epochs": {"other": min(EPOCHS, per_cohort(params.training.epochs, encoder.removesuffix("-2d")))},
-        "learning_rate": RATE.get(encoder, USUAL_RATE),
         "batch_size": BATCH,
         "dropout": 0.0,
         "weight_decay": 0.0,

@@ -38,7 +38,7 @@ def bounds(table: pd.DataFrame, coverage: float) -> Figure:
     left.set_yticks(range(len(names)), [name if heading else label(name) for name, heading in names])
     for text, (_, heading) in zip(left.get_yticklabels(), names, strict=True):
         text.set_fontweight("bold" if heading else "normal")
-    left.set(ylim=(len(names) - 0.4, -0.6), xlabel="Outlive their bound (95% interval)")
+    left.set(ylim=(len(names) - 0.4, -0.6), xlabel="Outlive their bound, with interval")
     right.set(xlim=(0, None), xlabel="Median bound (days)")
     right.xaxis.set_major_locator(MaxNLocator(4))
     for axes in (left, right):

@@ -31,7 +31,7 @@ from survpack.figures.style import (
     unit_of_time,
     wrap,
 )
-from survpack.figures.survival import draw_survival, events_of, hazard_ratio, log_rank
+from survpack.figures.survival import draw_survival, events_of, log_rank
 from survpack.numbers import amount, interval_text, known
 
 FEW = 14  # models of a forest plot that have a row for each of their splits; of more, both splits share a row
@@ -39,16 +39,17 @@ BESIDE_SPLITS = {"cv": "Cross-validation", "test": "Held-out test"}
 
 
 @mpl.rc_context(STYLE)
-def risk_groups(tables: dict[str, pd.DataFrame]) -> Figure:
+def risk_groups(tables: dict[str, pd.DataFrame], told: dict[str, str] | None = None) -> Figure:
     """Survival of the patients each model calls high and low risk, a panel a model.
 
-    Above each panel: the events of both groups, the log-rank p (lifelines) and, where it can be
-    estimated, the Cox hazard ratio of high over low.
+    Above each panel: the events of both groups, and what is told of their difference; else the log-rank p.
 
     Parameters
     ----------
     tables : dict of model to DataFrame
         `time_days`, `event`, `high_risk` (bool).
+    told : dict of model to str, optional
+        The scores of these groups as the tables print them (`tables.group_words`): a figure makes none of its own.
     """
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
@@ -61,7 +62,7 @@ def risk_groups(tables: dict[str, pd.DataFrame]) -> Figure:
         groups = {"High": table[high], "Low": table[~high]}
         draw_survival(axes, below, groups)
         counts = f"Events: high {events_of(groups['High'])}, low {events_of(groups['Low'])}"
-        tests = "; ".join(filter(None, [log_rank(groups), hazard_ratio(table)]))
+        tests = told[model] if told else log_rank(groups)
         axes.set_title(label(model), pad=32)
         axes.annotate(f"{counts}\n{tests}", (0, 1), (0, 6), "axes fraction", "offset points", linespacing=1.25)
     for spare in [axes for pair in pairs[len(tables) :] for axes in pair]:
@@ -109,7 +110,7 @@ def forest(
     _left_labels(axes, names, bold=set(headings))
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.set_xlabel(f"{metric_label} (95% interval)")
+    axes.set_xlabel(f"{metric_label}, with interval")
     present = [split for split in SPLITS if scores.get(split)]
     faces = {"cv": MUTED, "test": "white"}
     handles = [Line2D([], [], color=MUTED, marker="o", mfc=faces.get(split, MUTED)) for split in present]
@@ -166,10 +167,14 @@ def predicted_vs_observed(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        `model`, `days_predicted`, `time_days`, `event`.
+        `model`, `days_predicted`, `time_days`, `event`; a prediction that is no day (infinite) has no mark.
     """
+    table = table[np.isfinite(table["days_predicted"])]
     longest = table[["days_predicted", "time_days"]].max().max()
     unit = unit_of_time(longest)
+    step, end = 2 * unit.step, longest / unit.days + 1e-9
+    ticks = np.arange(0, end, step) if end < 7 * step else MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(0, end)
+    ticks = ticks[ticks <= end]
     models = dict(list(table.groupby("model", sort=False)))
     figure, panels = panel_grid(len(models), 3, 2.15, sharex=True, sharey=True)
     for (model, rows), axes in zip(models.items(), panels, strict=True):
@@ -179,7 +184,6 @@ def predicted_vs_observed(table: pd.DataFrame) -> Figure:
         axes.plot([0, longest / unit.days], [0, longest / unit.days], color=MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
         axes.plot(x[event], y[event], "o", color=colour, ms=3.5, mew=0, alpha=0.75, label="event")
         axes.plot(x[~event], y[~event], "^", mfc="none", mec=colour, ms=5, mew=0.9, label="censored")
-        ticks = np.arange(0, longest / unit.days + 1e-9, 2 * unit.step)
         axes.set(xticks=ticks, yticks=ticks, aspect="equal")
         axes.set_title(two_lines(label(model)))
     handles = [Line2D([], [], color=MUTED, marker="o", ls=""), Line2D([], [], mec=MUTED, mfc="none", marker="^", ls="")]

@@ -99,7 +99,7 @@ def landmark_chart(scores: pd.DataFrame) -> Figure:
         axes.spines["left"].set_visible(False)
     name_rows(panels[0], [model_name(model) for model in models])
     panels[0].set_ylim(len(models) - 0.4, -0.6)
-    figure.supxlabel("Harrell's C from the landmark on (95% interval)")
+    figure.supxlabel("Harrell's C from the landmark on, with interval")
     return figure
 
 

@@ -183,7 +183,7 @@ def against_oracle(patients: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     right.set_ylim(len(agreement) - 0.4, -0.6)
     name_rows(right, [wrap(PARTS.get(part, tidy(part)), 16) for part in agreement["part"]])
     right.set_xlabel("Rank correlation")
-    head(right, "95% interval")
+    head(right, "with interval")
     handles = [Line2D([], [], color=PLAIN, marker="o"), Line2D([], [], mec=INK, mfc="white", marker="D", ls="")]
     figure.legend(handles, ["Predictions, out of fold", "The oracle itself"], loc="outside upper right", ncols=2)
     return figure

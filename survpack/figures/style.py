@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from survpack.errors import BadInput
 from survpack.numbers import known
 from survpack.paths import written_whole
-from survpack.radiomics import COLUMN, names
+from survpack.radiomics import COLUMN, GIVEN, names
 
 INK, MUTED, PALE = "#222222", "#5f5f5f", "#cccccc"
 PLAIN = "#47617c"  # of what belongs to no model
@@ -82,7 +82,7 @@ MODELS = {  # headings of tables and figures: their models in order, and the nam
     },
     "Controls": {
         "control-shuffled-voxels": "Control: voxels shuffled",
-        "control-noise-voxels": "Control: noise for voxels",
+        "control-noise-voxels": "Control: noise",
         "control-shuffled-labels": "Control: labels shuffled",
     },
 }
@@ -133,6 +133,7 @@ STYLE = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a dollar in somebody's column is one
     "svg.fonttype": "path",
     "svg.hashsalt": "survpack",
 }
@@ -324,10 +325,12 @@ def feature_name(name: str, longest: int = 60) -> str:
     Parameters
     ----------
     name : str
-        Radiomics have IBSI's names; any other column is tidied.
+        Radiomics have IBSI's names, what was measured elsewhere the name that it came with; any other column is tidied.
     longest : int
         Longer names are abbreviated word by word, in the end by leaving out their middle.
     """
+    if str(name).startswith(GIVEN):
+        return shorten(str(name).removeprefix(GIVEN), longest)
     found = COLUMN.match(str(name))
     if not found:
         words, unit = biomarker_words(name)

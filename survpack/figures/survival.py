@@ -1,13 +1,12 @@
-"""Kaplan-Meier curves with numbers at risk, and the tests printed above them."""
+"""Kaplan-Meier curves with numbers at risk, and the log-rank test printed above them."""
 
 from __future__ import annotations
-
-import warnings
 
 import numpy as np
 import pandas as pd
 
 from survpack.figures.style import group_styles, shorten, unit_of_time
+from survpack.numbers import known, p_text
 
 
 def draw_survival(axes, below, groups: dict[str, pd.DataFrame]) -> None:
@@ -52,23 +51,12 @@ def log_rank(groups: dict[str, pd.DataFrame]) -> str:
     rows = pd.concat(groups, names=["group"]).reset_index(level=0)
     if rows["group"].nunique() < 2 or not rows["event"].any():
         return "log-rank not estimable"
-    p = multivariate_logrank_test(rows["time_days"], rows["group"], rows["event"]).p_value
-    return "log-rank p < 0.001" if p < 0.001 else f"log-rank p = {p:.{3 if p < 0.01 else 2}f}"
+    return log_rank_words(multivariate_logrank_test(rows["time_days"], rows["group"], rows["event"]).p_value)
 
 
-def hazard_ratio(table: pd.DataFrame) -> str:
-    """Cox hazard ratio of high over low risk, as text; empty where the likelihood has no maximum."""
-    from lifelines import CoxPHFitter
-    from lifelines.exceptions import ConvergenceError
-
-    table = table[["time_days", "event", "high_risk"]].astype(float)
-    if table.groupby("high_risk")["event"].sum().gt(0).sum() < 2:
-        return ""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # separation shows in the width of the interval, tested below
-            row = CoxPHFitter().fit(table, "time_days", "event").summary.iloc[0]
-    except ConvergenceError:
-        return ""
-    estimate, low, high = (row[f"exp(coef){part}"] for part in ("", " lower 95%", " upper 95%"))
-    return f"HR {estimate:.1f} ({low:.1f} to {high:.1f})" if np.isfinite(high) and high < 1000 else ""
+def log_rank_words(p: float | None) -> str:
+    """`log-rank p = 0.051`, as tables print a p."""
+    if not known(p):
+        return "log-rank not estimable"
+    told = p_text(p)
+    return f"log-rank p {told if told.startswith('<') else f'= {told}'}"

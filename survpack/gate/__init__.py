@@ -10,9 +10,9 @@ import pandas as pd
 from survpack.cohort import Cohort, listed
 from survpack.errors import BadInput
 from survpack.gate import controls, identity, predictors, scans
-from survpack.gate.found import FAILED, PASSED, Found
+from survpack.gate.found import FAILED, PASSED, UNTESTED, Found
 
-__all__ = ["FAILED", "PASSED", "Found", "as_json", "check", "require_passed", "table"]
+__all__ = ["FAILED", "PASSED", "UNTESTED", "Found", "as_json", "check", "require_passed", "table"]
 
 
 def check(cohort: Cohort, splits: pd.DataFrame, measured, crops, choice, hashes: pd.DataFrame | None = None):

@@ -11,6 +11,7 @@ RHO = 0.85  # rank correlation with days among those with the event; kits 0.54
 SPREADS = 5  # standard errors that the best of a few thousand columns stays under; one more of ranks, of few deaths
 FEWEST = 10  # patients with the event, and without, below which nothing is said
 PAIRS = 200_000  # at most; beyond it a seeded draw
+TOO_FEW = "too few to tell"
 
 
 def closest(columns: pd.DataFrame, outcome: pd.DataFrame, auc: float = AUC) -> tuple[list[str], str]:
@@ -30,7 +31,7 @@ def closest(columns: pd.DataFrame, outcome: pd.DataFrame, auc: float = AUC) -> t
         What is wrong, by column; and what was found at most.
     """
     if outcome["event"].sum() < FEWEST or not columns.shape[1]:
-        return [], f"{int(outcome['event'].sum())} events and {columns.shape[1]} columns: too few to tell"
+        return [], f"{int(outcome['event'].sum())} events and {columns.shape[1]} columns: {TOO_FEW}"
     columns = columns.astype(float).replace([np.inf, -np.inf], np.nan)
     found = nearness(columns, outcome)
     limits = {"concordance": CONCORDANCE, "auc": auc, "rho": RHO}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from survpack.gate.found import Found, judged, passed
+from survpack.gate.found import Found, judged, passed, untested
 from survpack.inference import bootstrap
 from survpack.metrics import concordance
 from survpack.models.columns import beside, prepare_table
@@ -34,7 +34,7 @@ def shuffled_labels(cohort, measured, outcome: pd.DataFrame, fold: np.ndarray, c
     name = "shuffled labels"
     frame = beside(cohort.covariates, measured.features).loc[outcome.index].replace([np.inf, -np.inf], np.nan)
     if outcome["event"].sum() < FEWEST or not (frame.nunique() > 1).any():
-        return passed(name, f"{int(outcome['event'].sum())} events and {frame.shape[1]} columns: too few to tell")
+        return untested(name, f"{int(outcome['event'].sum())} events and {frame.shape[1]} columns: too few to tell")
     tables = [_table(frame, cohort.dictionary, fold == held) for held in np.unique(fold)]
     for seed in (choice.seed, choice.seed + 1):
         rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def shuffled_voxels(measured, outcome: pd.DataFrame, fold: np.ndarray, choice) -
     name = "shuffled voxels"
     features = measured.features.reindex(outcome.index)
     if "tumour_ml" not in features or not measured.shuffled.shape[1] or outcome["event"].sum() < FEWEST:
-        return passed(name, "no such control, or too few events, to tell")
+        return untested(name, "no such control, or too few events, to tell")
     volume = np.log(features[["tumour_ml"]].clip(lower=1e-3))
     control, noise = (each.reindex(outcome.index) for each in (measured.shuffled, measured.noise))
     family = parsed(control.columns).set_index("feature")["family"]

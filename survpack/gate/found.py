@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PASSED, FAILED = "passed", "failed"
+UNTESTED = "not tested"  # for want of images, columns or events: it stops nothing, and has shown nothing
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Found:
     """One check: its verdict, what was found, and of whom."""
 
     check: str
-    verdict: str  # PASSED or FAILED
+    verdict: str  # PASSED, FAILED or UNTESTED
     found: str
     patients: tuple[str, ...] = ()
     expected: str = ""
@@ -21,6 +22,10 @@ class Found:
 
 def passed(check: str, found: str) -> Found:
     return Found(check, PASSED, found)
+
+
+def untested(check: str, found: str) -> Found:
+    return Found(check, UNTESTED, found)
 
 
 def judged(check: str, wrong: list[str], patients, fine: str, expected: str, fix: str) -> Found:

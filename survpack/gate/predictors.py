@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pandas as pd
 
-from survpack.gate.closeness import closest
-from survpack.gate.found import Found, judged, passed
+from survpack.gate.closeness import TOO_FEW, closest
+from survpack.gate.found import Found, judged, untested
 from survpack.hindsight import named_later
 from survpack.preprocess import BASELINE_DAYS, at_baseline
 from survpack.radiomics import RADIOMIC
 
-LATEST = 60  # days after baseline that a work-up may take; sts at most 36
+LATEST = 60  # days after baseline that a work-up may take, and still be called baseline; sts at most 36
 PATTERN_AUC = 0.85  # of what no biology is behind: missing or not, the site, the order of rows; clean at most 0.69
 ALIKE, MANY = 0.5, 10  # share of patients whose predictor is a later visit's, and patients it takes to say so
 SAID = re.compile(
@@ -39,16 +39,23 @@ def checks(cohort, measured, crops, outcome: pd.DataFrame) -> list[Found]:
 
 
 def images_at_baseline(cohort) -> Found:
-    """The image used of each patient was taken by `LATEST` days after baseline, and before the end of follow-up."""
+    """The image used of each patient was taken by `LATEST` days after baseline, and before the end of follow-up.
+
+    So baseline is a work-up, not a day, and what is found says how late the latest image is and may be.
+    """
     name = "images at baseline"
     if cohort.images.empty:
-        return passed(name, "nobody was imaged")
+        return untested(name, "nobody was imaged")
     used = at_baseline(cohort.images)
     end = cohort.participants.drop_duplicates("patient_id").set_index("patient_id")["time_days"]
     day = pd.to_numeric(used["day"], errors="coerce")
     late = used[(day > LATEST) | ((day > 0) & (day >= used["patient_id"].map(end)))]
     wrong = [f"{row.modality} of {row.patient_id} was taken on day {row.day:g}" for row in late.itertuples()]
-    latest = f"the latest on day {day.max():g}" if day.notna().any() else "on days not told"
+    latest = (
+        f"the latest on day {day.max():g}, of {LATEST} days that a work-up may take"
+        if day.notna().any()
+        else "on days not told"
+    )
     return judged(
         name,
         wrong,
@@ -76,7 +83,7 @@ def names_at_baseline(cohort, features: pd.DataFrame) -> Found:
         known = str(entry.get("known", "")).casefold()
         if known not in ("", "baseline") or (not known and SAID.search(str(entry.get("description", "")).casefold())):
             wrong.append(f"`{name}` is described as known later ({entry.get('known') or entry['description']})")
-        elif (like := named_later(name)) and known != "baseline":
+        elif (like := named_later(name, entry)) and known != "baseline":
             wrong.append(f"`{name}` is named like {like}")
     fix = f'{TAKE_OUT}, or say `"known": "baseline"` in its entry of the dictionary'
     return judged("names known at baseline", wrong, (), "no name or description of what came later", EARLY, fix)
@@ -131,6 +138,8 @@ def _others(values: pd.Series, group: pd.Series) -> pd.Series:
 
 def _near(name: str, columns: pd.DataFrame, outcome: pd.DataFrame, *auc: float) -> Found:
     wrong, fine = closest(columns, outcome, *auc)
+    if fine.endswith(TOO_FEW):
+        return untested(name, fine)
     return judged(name, wrong, (), fine, EARLY, f"find out when and from what it was made, and {TAKE_OUT}")
 
 

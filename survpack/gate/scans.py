@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 from survpack.gate.closeness import closest
-from survpack.gate.found import Found, judged, passed
+from survpack.gate.found import Found, judged, untested
 from survpack.gate.identity import sides
 
 MASK = "mask"
@@ -47,7 +47,9 @@ def identity_checks(crops, splits: pd.DataFrame, hashes: pd.DataFrame | None) ->
             kind = same if row.how == "same voxels" else near
             kind.setdefault((row.patient_id, row.other_patient_id), f"{row.modality}, the whole scan")
     near = {pair: what for pair, what in near.items() if pair not in same}
-    seen = f"{len(crops.patient_ids)} patients" if volumes else "nobody was imaged"
+    seen = f"{len(crops.patient_ids)} patients"
+    if not volumes and not same and not near:
+        return [untested(name, "nobody was imaged") for name in ("one scan a patient", "no near copy of a scan")]
     return [
         judged("one scan a patient", _told(same, splits), _both(same), f"{seen}, no scan twice", *OF_THEIR_OWN),
         judged("no near copy of a scan", _told(near, splits), _both(near), f"{seen}, no two alike", *OF_THEIR_OWN),
@@ -62,7 +64,7 @@ def outcome_check(crops, outcome: pd.DataFrame) -> Found:
     outcome = outcome[outcome.index.isin(crops.patient_ids)]
     images = crops.images[rows].astype(np.float32)
     if not images.shape[1] or len(outcome) < 10:
-        return passed(name, "no images, or too few patients, to tell")
+        return untested(name, "no images, or too few patients, to tell")
     wrong, most = [], 0.0
     for modality, values in zip(crops.modalities, images.swapaxes(0, 1), strict=True):
         place, found = _loudest_voxel(values, outcome)

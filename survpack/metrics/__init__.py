@@ -2,7 +2,9 @@
 
 Every score takes `counts`, how often each patient (or row) is in the sample: ones for the sample itself, a
 matrix of resamples for its bootstrap, which then costs one matrix product instead of hundreds of calls.
-A score that is not defined (no event, no comparable pair, no valid time) is NaN, never an error. What is no outcome
+A score that is not defined (no event, no comparable pair, no valid time) is NaN, never an error. Days are scored of a
+model that has a day for every patient scored, else none of `DAYS` is defined: a curve that does not fall to one half has
+no median, and a score of the others would leave out those whom the model gives the longest life (`without_day`). What is no outcome
 or no prediction is refused at the door, in one sentence: `survpack.metrics.outcome`. Censoring: `survpack.metrics.censoring`.
 """
 
@@ -32,7 +34,7 @@ from survpack.metrics.outcome import binary
 from survpack.metrics.parts import counts_of, integral, mean_defined, ratio
 from survpack.metrics.probability import brier, brier_at, ibs_null, null_survival
 from survpack.metrics.ranking import auc_at, auc_over_time, concordance, cumulative_auc
-from survpack.metrics.sample import Sample, survival_at, valid_times
+from survpack.metrics.sample import Sample, days_of, survival_at, valid_times
 from survpack.prognosis import Prognosis
 
 __all__ = [
@@ -40,7 +42,7 @@ __all__ = [
     "brier_at",
     "calibration_band", "calibration_curve", "calibration_intercept", "calibration_slope", "censoring_reach", "concordance", "cumulative_auc",
     "d_calibration", "day_scores", "decision_curve", "fates", "ibs_null", "ici", "logrank_p", "mae_days", "net_benefit", "observed_risk",
-    "p_values", "r2", "rmst", "scores", "survival_at", "uno_weights", "valid_times",
+    "p_values", "r2", "rmst", "scores", "survival_at", "uno_weights", "valid_times", "without_day",
 ]  # fmt: skip
 RANKING = ("harrell_c", "uno_c", "auc")
 PROBABILITY = ("brier", "ibs", "ibs_skill")
@@ -107,6 +109,17 @@ def _auc(one: _Asked):
     return mean_defined(auc)
 
 
+def _days(score, *, weighted: bool = False):
+    """A score of days, weighted by the training patients' censoring or not; NaN where some patient has no day."""
+
+    def scored(one: _Asked):
+        if np.isinf(one.sample.days).any():
+            return np.full(one.counts.shape[:-1], np.nan)[()]
+        return score(*one.outcome, one.sample.days, *([one.train] if weighted else []), counts=one.counts)
+
+    return scored
+
+
 SCORES = {
     "harrell_c": _ranked,
     "uno_c": lambda one: _ranked(one, case_weights=uno_weights(one.sample.time_days, one.train)),
@@ -119,12 +132,12 @@ SCORES = {
     ),
     "calibration_slope": lambda one: calibration_slope(*one.outcome, one.at_horizon, one.horizon, counts=one.counts),
     "ici": lambda one: ici(*one.outcome, one.at_horizon, one.horizon, counts=one.counts),
-    "mae_days": lambda one: mae_days(*one.outcome, one.sample.days, counts=one.counts),
-    "mae_hinge": lambda one: mae_hinge(*one.outcome, one.sample.days, counts=one.counts),
-    "mae_ipcw": lambda one: mae_ipcw(*one.outcome, one.sample.days, one.train, counts=one.counts),
-    "mae_pseudo": lambda one: mae_pseudo(*one.outcome, one.sample.days, one.train, counts=one.counts),
-    "r2": lambda one: r2(*one.outcome, one.sample.days, counts=one.counts),
-    "r2_ipcw": lambda one: r2_ipcw(*one.outcome, one.sample.days, one.train, counts=one.counts),
+    "mae_days": _days(mae_days),
+    "mae_hinge": _days(mae_hinge),
+    "mae_ipcw": _days(mae_ipcw, weighted=True),
+    "mae_pseudo": _days(mae_pseudo, weighted=True),
+    "r2": _days(r2),
+    "r2_ipcw": _days(r2_ipcw, weighted=True),
     "hazard_ratio": lambda one: hazard_ratio(*one.outcome, one.high, counts=one.counts),
     "rmst_difference": lambda one: rmst_difference(*one.outcome, one.high, one.horizon, counts=one.counts),
 }
@@ -164,6 +177,12 @@ def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=N
     asked = _Asked(prognosis, sample, train_outcome, horizon, rows)
     found = {name: SCORES[name](asked) for name in metrics}
     return found if counts is not None else {name: float(value) for name, value in found.items()}
+
+
+def without_day(prognosis) -> tuple[int, int]:
+    """How many patients the model has no day for, in one of its rows or more, and of how many."""
+    rows = pd.Series(np.isinf(days_of(prognosis))).groupby(prognosis.table["patient_id"].to_numpy()).any()
+    return int(rows.sum()), len(rows)
 
 
 def p_values(prognosis, outcome) -> dict[str, float]:

@@ -21,6 +21,7 @@ class Sample:
     ----------
     prognosis : Prognosis
     time_days, event, risk, days : ndarray, shape (rows,)
+        `days` is infinite where the model has none for the patient.
     groups : ndarray of int, shape (rows,)
         One number a fitted model (seed, repeat, fold): only risks of one model are compared.
     patient : ndarray of int, shape (rows,)
@@ -63,7 +64,7 @@ class Sample:
             known["time_days"].to_numpy(),
             known["event"].to_numpy(),
             table["risk"].to_numpy(float),
-            table["days"].to_numpy(float),
+            days_of(prognosis),
             table.groupby(["seed", "repeat", "fold"], sort=False).ngroup().to_numpy(),
             patient,
             patients,
@@ -73,6 +74,24 @@ class Sample:
         """`model`, `patient_id`, `days_predicted`, `time_days`, `event`, one row a prediction."""
         found = self.prognosis.table[["model", "patient_id"]].copy()
         return found.assign(days_predicted=self.days, time_days=self.time_days, event=self.event)
+
+
+def days_of(prognosis: Prognosis) -> np.ndarray:
+    """Predicted days of each row, infinite where the model has none: its day is but the end of the grid.
+
+    `prognosis.median_days` puts it there where a curve does not fall to one half; that is where follow-up ends, whoever
+    the patient is. A model that predicts days of its own has them beyond the grid too; those of an outside file are its
+    own wherever they lie (`Prognosis.table`, `own_days`).
+    """
+    days = prognosis.table["days"].to_numpy(float)
+    if not len(prognosis.times):
+        return days
+    at_end = np.isclose(
+        days, prognosis.times[-1], rtol=1e-9, atol=0
+    )  # a number read from text differs in its last digit
+    own = prognosis.table.get("own_days", pd.Series(False, prognosis.table.index)).to_numpy(bool)
+    cut = at_end & (prognosis.survival[:, -1] > 0.5) & ~own
+    return np.where(cut, np.inf, days)
 
 
 def survival_at(prognosis: Prognosis, times) -> np.ndarray:

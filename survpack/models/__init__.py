@@ -193,6 +193,12 @@ def lacking(name: str, patients: Patients) -> str:
     return ""
 
 
+def left_out_text(found: list[dict], label=str) -> str:
+    """`Study.left_out` in a line; "" where nothing is. `label` names a model."""
+    told = [f"{', '.join(map(label, one['models']))} ({one['why']})" for one in found]
+    return f"Not fitted: {'; '.join(told)}." if told else ""
+
+
 def require_known(params: Params) -> None:
     """Raise BadInput where params.yaml names a model that does not exist, or explains or gives away one not fitted."""
     explained, scores, designs = params.explain, params.scores, params.designs

@@ -9,6 +9,7 @@ from survpack.clinical import graded_prognostic_assessment
 from survpack.errors import BadInput
 from survpack.models.patients import Patients
 from survpack.params import Params
+from survpack.radiomics import GIVEN
 
 GPA_ITEMS = ["age", "karnofsky", "lesion_count", "extracranial_disease"]
 
@@ -128,7 +129,7 @@ class Chosen:
 def prepare_table(frame: pd.DataFrame, dictionary: dict):
     """Imputation and scaling of mixed columns, to be fitted in the training fold only.
 
-    Numbers: median, logarithm where the name says volume or ratio, standardised. Ordered levels: their rank.
+    Numbers: median, logarithm where the name says volume or ratio (not of what others named), standardised. Ordered levels: their rank.
     Categories: the most frequent, one column a level.
     """
     from sklearn.compose import ColumnTransformer
@@ -138,7 +139,7 @@ def prepare_table(frame: pd.DataFrame, dictionary: dict):
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
     kinds = {name: dictionary.get(name, {"kind": "numeric"})["kind"] for name in frame}
-    skewed = [name for name in frame if name.endswith(("_ml", "_to_tumour"))]
+    skewed = [name for name in frame if name.endswith(("_ml", "_to_tumour")) and not name.startswith(GIVEN)]
     numeric = [name for name in frame if kinds[name] == "numeric" and name not in skewed]
     ordered = [name for name in frame if kinds[name] == "ordered"]
     categorical = [name for name in frame if kinds[name] == "categorical"]

@@ -17,6 +17,7 @@ from survpack.paths import ROOT
 from survpack.prognosis import median_days
 
 HISTORY = ["member", "epoch", "loss", "inner_loss"]
+EXCHANGES = 30  # images of others that a patient is given to see how far the image moves the risk
 
 
 class Deep:
@@ -146,11 +147,25 @@ class Deep:
 
     def fuse(self, embedding: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
         """The risk from image embeddings and the columns of `frame`."""
-        from survpack.training import fuse
+        return self.objective.risk(self._fused(embedding, frame))
 
-        table = self._table(frame)
-        output = np.mean([fuse(net, embedding[:, k], table) for k, net in enumerate(self.nets)], axis=0)
-        return self.objective.risk(output)
+    def exchanged(self, patients: Patients) -> pd.DataFrame:
+        """What the networks say of each patient with the own image, and with those of others; outcomes are not read.
+
+        Returns
+        -------
+        DataFrame
+            `patient_id`, `image_of` (whose image and masks were seen), `risk`, and `output`, the mean of the networks'
+            numbers. The own image, and those of up to `EXCHANGES` others.
+        """
+        embedding, frame = self.embed(patients), self.frame(patients)
+        ids = frame.index.to_numpy()
+        parts = []
+        for step in range(min(len(ids), EXCHANGES + 1)):
+            output = self._fused(np.roll(embedding, step, axis=0), frame)
+            said = {"risk": self.objective.risk(output), "output": output.mean(axis=1)}
+            parts.append(pd.DataFrame({"patient_id": ids, "image_of": np.roll(ids, step), **said}))
+        return pd.concat(parts, ignore_index=True)
 
     @property
     def costs(self) -> dict:
@@ -182,6 +197,22 @@ class Deep:
         if self.prepare is None:
             return np.zeros((len(frame), 0), np.float32)
         return self.prepare.transform(frame).astype(np.float32)
+
+    def settle(self, patients: Patients) -> Deep:
+        """Learn anew what batch norms say, of networks whose weights no training has left; outcomes are not read."""
+        from survpack.training import settle_on
+
+        samples = self.samples(patients)
+        for net in self.nets:
+            settle_on(net, samples, self.choice)
+        return self
+
+    def _fused(self, embedding: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
+        """The networks' mean output, shape (n, outputs), from image embeddings and the columns of `frame`."""
+        from survpack.training import fuse
+
+        table = self._table(frame)
+        return np.mean([fuse(net, embedding[:, k], table) for k, net in enumerate(self.nets)], axis=0)
 
     def _network(self, patients: Patients, member: int):
         from survpack.encoders import load_published

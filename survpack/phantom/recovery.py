@@ -49,7 +49,9 @@ def recovered(
 
 
 def risks(cohort: Cohort, truth: pd.DataFrame) -> dict[str, pd.Series]:
-    """What ranks a phantom's patients without being fitted: the truth itself, and what a chart or a ruler gives.
+    """What ranks a phantom's patients without being fitted and only a phantom knows, and the published score.
+
+    Age and the volume on the mask, which every cohort has, are ranked once, in stage 02.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def risks(cohort: Cohort, truth: pd.DataFrame) -> dict[str, pd.Series]:
     Returns
     -------
     dict
-        Some of `oracle oracle_baseline gpa volume age` to risk, higher is worse; Series of one value a patient.
+        Some of `oracle oracle_baseline gpa true_volume` to risk, higher is worse; Series of one value a patient.
     """
     found = {"oracle": truth["linear_predictor"]}
     if "linear_predictor_baseline" in truth:
@@ -69,8 +71,7 @@ def risks(cohort: Cohort, truth: pd.DataFrame) -> dict[str, pd.Series]:
 
         found["gpa"] = -graded_prognostic_assessment(chart)
     volume = next((name for name in ("enhancing_ml", "volume_ml") if name in truth), None)
-    found |= {"volume": truth[volume]} if volume else {}
-    return found | ({"age": chart["age"]} if "age" in chart else {})
+    return found | ({"true_volume": truth[volume]} if volume else {})
 
 
 def _interval(terms: pd.DataFrame, outcome: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
