@@ -105,3 +105,57 @@ def median_days(survival, times) -> np.ndarray:
     low = np.asarray(survival) <= 0.5
     first = np.where(low.any(axis=1), low.argmax(axis=1), len(times) - 1)
     return np.asarray(times)[first]
+
+
+def curve_at(survival, times, days) -> np.ndarray:
+    """Survival curves on other days: straight between the days of their grid, from 1 on day 0, level beyond its end.
+
+    The one rule by which curves are read: scores, medians, conformal bounds and cards share it.
+
+    Parameters
+    ----------
+    survival : array, shape (n, k)
+    times : array, shape (k,), days, increasing
+    days : array, shape (m,)
+
+    Returns
+    -------
+    ndarray, shape (n, m)
+    """
+    survival, times, days = np.asarray(survival, float), np.asarray(times, float), np.asarray(days, float)
+    if len(times) and times[0] <= 0:  # its own value of day 0
+        survival, times = survival[:, times > 0], times[times > 0]
+    known = np.concatenate([[0.0], times])
+    curve = np.column_stack([np.ones(len(survival)), survival])
+    if not len(times):
+        return np.ones((len(survival), len(days)))
+    after = np.clip(np.searchsorted(known, days, side="left"), 1, len(times))
+    share = np.clip((days - known[after - 1]) / (known[after] - known[after - 1]), 0, 1)
+    return curve[:, after - 1] * (1 - share) + curve[:, after] * share
+
+
+def day_at(survival, times, level) -> np.ndarray:
+    """The day on which each curve, read as by `curve_at`, first falls to a level; infinite where it does not.
+
+    Parameters
+    ----------
+    survival : array, shape (n, k)
+    times : array, shape (k,), days, increasing
+    level : float or array, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n,), days
+    """
+    times = np.asarray(times, float)
+    if not len(times):
+        return np.full(len(survival), np.inf)
+    known = np.concatenate([[0.0], times])
+    curve = np.column_stack([np.ones(len(survival)), np.asarray(survival, float)])
+    low = curve <= np.asarray(level, float).reshape(-1, 1)
+    row, first = np.arange(len(curve)), np.maximum(low.argmax(axis=1), 1)
+    above, below = curve[row, first - 1], curve[row, first]
+    fall = np.where(above > below, above - below, 1.0)
+    share = np.clip((above - np.broadcast_to(np.asarray(level, float), len(curve))) / fall, 0, 1)
+    days = known[first - 1] + share * (known[first] - known[first - 1])
+    return np.where(low.any(axis=1), days, np.inf)
