@@ -344,7 +344,7 @@ def score(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         of `phantom.ceiling`; NaN where the hazard is not known.
     """
     development, choice, best = study.outcome(study.development), study.params.scores, ceiling(study)
-    drawn = {"repeats": choice.bootstrap, "confidence": choice.confidence, "seed": choice.seed}
+    drawn = choice.resampling()
     rows = []
     for name, protocol in PROTOCOLS.items():
         own = table[table["fit"] == protocol.fit]

@@ -160,10 +160,10 @@ def _plain(value):
 
 
 def _intervals(study: Study, score_of, rows: pd.DataFrame) -> dict:
-    choice = study.params.scores
-    return bootstrap(
-        score_of, rows["patient_id"].nunique(), repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed
-    )
+    again = study.params.scores.resampling(
+        fitted=rows["fold"].nunique() > 1
+    )  # else nobody scored taught another's model
+    return bootstrap(score_of, rows["patient_id"].nunique(), paired=lambda name: name[0] == "difference", **again)
 
 
 def _scores(study: Study, rows: pd.DataFrame, counts) -> dict:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from survpack import few, settings
 from survpack.errors import BadInput
 from survpack.metrics import METRICS, scores
-from survpack.numbers import amount, interval_text
+from survpack.numbers import amount, interval_text, known
 from survpack.params import Scores, per_cohort
 from survpack.prognosis import SPLITS, Prognosis
 
@@ -50,11 +50,13 @@ def folds_of(prognosis: Prognosis) -> np.ndarray | None:
     return folds.first().to_numpy() if (folds.nunique() == 1).all() else None
 
 
-def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: int, strata=None) -> dict:
+def bootstrap(
+    score, patients: int, *, repeats: int, confidence: float, seed: int, strata=None, inflation=None, paired=None
+) -> dict:
     """Intervals of scores by resampling patients, bias-corrected and accelerated (BCa).
 
     A patient keeps his fold and is resampled whole, drawn twice he counts twice. The models are not refitted and
-    the censoring weights not re-estimated: the interval is that of these predictions.
+    the censoring weights not re-estimated: the interval is that of these predictions, unless `inflation` widens it.
     Efron 1987 (doi:10.1080/01621459.1987.10478410). How often they hold the truth is counted in benchmarks/coverage.py:
     too seldom for a Brier score held out where half are censored (the weights' own error is not in them).
 
@@ -69,6 +71,10 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
     seed : int
     strata : array, shape (patients,), optional
         See `resamples`.
+    inflation : params.Inflation, optional
+        Of models that cross-validation fitted; see `interval`.
+    paired : callable, optional
+        Whether a metric, by its name, is a paired difference: these are told by `difference`, with a p.
 
     Returns
     -------
@@ -77,7 +83,13 @@ def bootstrap(score, patients: int, *, repeats: int, confidence: float, seed: in
         `MOST_UNDEFINED` of them are, there is no interval.
     """
     estimates, drawn, left_out = _resampled(score, patients, repeats, seed, strata)
-    return {name: interval(estimates[name], drawn[name], confidence, left_out[name]) for name in estimates}
+    of_score, of_difference = (inflation.score, inflation.difference) if inflation else (1.0, 1.0)
+    return {
+        name: difference(estimate, drawn[name], confidence, of_difference)
+        if paired and paired(name)
+        else interval(estimate, drawn[name], confidence, left_out[name], of_score)
+        for name, estimate in estimates.items()
+    }
 
 
 def _resampled(score, patients: int, repeats: int, seed: int, strata=None) -> tuple[dict, dict, dict]:
@@ -92,8 +104,10 @@ def _resampled(score, patients: int, repeats: int, seed: int, strata=None) -> tu
     )
 
 
-def interval(estimate: float, drawn, confidence: float, left_out=None) -> dict:
+def interval(estimate: float, drawn, confidence: float, left_out=None, inflation: float = 1.0) -> dict:
     """`{"estimate", "low", "high"}` of one score from its resamples, None where not defined.
+
+    No interval where all resamples agree: three deaths in perfect order are not certain to be.
 
     Parameters
     ----------
@@ -103,21 +117,27 @@ def interval(estimate: float, drawn, confidence: float, left_out=None) -> dict:
     confidence : float
     left_out : array, shape (parts,), optional
         The score without each patient: with it the interval is BCa, without it that of the percentiles.
+    inflation : float
+        Standard errors of the truth in one of the resamples, which hold the fitted models fixed: `Scores.inflation`
+        for models that cross-validation fitted, 1 for a model that is given.
     """
     drawn = np.asarray(drawn, float)
     defined = drawn[np.isfinite(drawn)]
     low = high = math.nan
     if np.isfinite(estimate) and len(defined) >= (1 - MOST_UNDEFINED) * len(drawn):
-        tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+        reach = inflation * norm.ppf((1 + confidence) / 2) * np.array([-1, 1])
+        tails = norm.cdf(reach)
         if left_out is not None:
-            bias, acceleration = _corrections(estimate, defined, left_out, confidence)
-            moved = bias + norm.ppf(tails)
+            bias, acceleration = _corrections(estimate, defined, left_out, reach[1])
+            moved = bias + reach
             tails = norm.cdf(bias + moved / (1 - acceleration * moved))
         low, high = np.quantile(defined, tails)
+    if not low < high:
+        low = high = math.nan
     return {"estimate": _finite(estimate), "low": _finite(low), "high": _finite(high)}
 
 
-def _corrections(estimate: float, drawn, left_out, confidence: float) -> tuple[float, float]:
+def _corrections(estimate: float, drawn, left_out, furthest: float) -> tuple[float, float]:
     """Bias and acceleration of BCa; 0, 0 (percentiles) where they would turn the interval over.
 
     That is where the estimate is itself outside the percentile interval, as of an absolute distance near 0.
@@ -129,7 +149,6 @@ def _corrections(estimate: float, drawn, left_out, confidence: float) -> tuple[f
     spread = (moves**2).sum()
     # moves at the level of rounding are a score that nobody moves
     acceleration = (moves**3).sum() / (6 * spread**1.5) if spread > 1e-20 * (1 + estimate**2) else 0.0
-    furthest = -norm.ppf((1 - confidence) / 2)
     if abs(bias) >= furthest or abs(acceleration) * (abs(bias) + furthest) >= 1:
         return 0.0, 0.0
     return float(bias), float(acceleration)
@@ -141,38 +160,35 @@ def _share_below(drawn, value: float) -> float:
     return float(np.clip(((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn), least, 1 - least))
 
 
-def paired_p(drawn, estimate: float | None = None, left_out=None, confidence: float = 0.95) -> float | None:
-    """Two-sided bootstrap p value of a paired difference: the level at which its interval would touch 0.
-
-    Twice the share of resamples on the other side of 0; with `estimate` and `left_out` corrected as BCa is, so that
-    interval and p tell the same. Never below 2 / (repeats + 1). Davison, Hinkley 1997, chapter 4.
+def difference(estimate: float, drawn, confidence: float, inflation: float = 1.0) -> dict:
+    """A paired difference from its resamples: normal, so that interval and p tell the same, however small p is.
 
     Parameters
     ----------
+    estimate : float
     drawn : array, shape (repeats,)
-        Differences of the same resamples.
-    estimate, left_out, confidence
+        The difference in each resample.
+    confidence, inflation : float
         As in `interval`.
 
     Returns
     -------
-    float or None
-        None where there is no interval.
+    dict
+        `{"estimate", "low", "high", "p"}`; but for the estimate None where too few resamples are defined, or all agree.
     """
     drawn = np.asarray(drawn, float)
     defined = drawn[np.isfinite(drawn)]
-    if not len(defined) or len(defined) < (1 - MOST_UNDEFINED) * len(drawn):
-        return None
-    share = _share_below(defined, 0.0)
-    if left_out is not None:
-        bias, acceleration = _corrections(estimate, defined, left_out, confidence)
-        moved = norm.ppf(share) - bias
-        share = norm.cdf(moved / (1 + acceleration * moved) - bias)
-    return float(np.clip(2 * min(share, 1 - share), 2 / (len(defined) + 1), 1.0))
+    error = inflation * defined.std() if len(defined) >= max(2, (1 - MOST_UNDEFINED) * len(drawn)) else math.nan
+    told = {"estimate": _finite(estimate), "low": None, "high": None, "p": None}
+    if not np.isfinite(estimate) or not error > 1e-12:  # equal but for rounding
+        return told
+    half = error * norm.ppf((1 + confidence) / 2)
+    p = 2 * norm.sf(abs(estimate) / error)
+    return {**told, "low": float(estimate - half), "high": float(estimate + half), "p": float(p)}
 
 
 def paired_difference(
-    prognosis_a, prognosis_b, outcome, metric, *, train_outcome, horizon, repeats, confidence, seed
+    prognosis_a, prognosis_b, outcome, metric, *, train_outcome, horizon, repeats, confidence, seed, inflation=None
 ) -> dict:
     """Score of a minus score of b on the same resamples of the same patients.
 
@@ -184,13 +200,13 @@ def paired_difference(
     metric : str
         One of `METRICS`.
     horizon : float, days
-    repeats, confidence, seed
+    repeats, confidence, seed, inflation
         As in `bootstrap`.
 
     Returns
     -------
     dict
-        `{"estimate", "low", "high", "p"}`; see `paired_p`.
+        `{"estimate", "low", "high", "p"}`; see `difference`.
 
     Raises
     ------
@@ -201,42 +217,58 @@ def paired_difference(
         raise BadInput(f"paired difference: metric '{metric}' is not one of {', '.join(METRICS)}; choose one of these.")
     _same_patients([prognosis_a, prognosis_b])
 
-    def difference(counts):
+    def ahead(counts):
         a, b = (
             scores(one, outcome, train_outcome, horizon, counts=counts, metrics=[metric])[metric]
             for one in (prognosis_a, prognosis_b)
         )
-        return {metric: a - b}
+        return a - b
 
-    patients, strata = prognosis_a.table["patient_id"].nunique(), folds_of(prognosis_a)
-    found = _resampled(difference, patients, repeats, seed, strata)
-    estimate, drawn, left_out = (one[metric] for one in found)
-    told = interval(estimate, drawn, confidence, left_out)
-    p = paired_p(drawn, estimate, left_out, confidence) if told["low"] is not None else None
-    return {**told, "p": p}
+    patients = prognosis_a.table["patient_id"].nunique()
+    counts = resamples(patients, repeats=repeats, seed=seed, strata=folds_of(prognosis_a))
+    wider = inflation.difference if inflation else 1.0
+    return difference(ahead(np.ones(patients)), ahead(counts), confidence, wider)
 
 
-def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizon, params: Scores) -> dict:
-    """Paired differences in Harrell's C, out of fold, of the pairs of models that params.yaml names.
+def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizon, params: Scores, split="cv") -> dict:
+    """Paired differences in Harrell's C of the pairs of models that params.yaml names: one family.
 
     Returns
     -------
     dict
-        `(a, b)` to `{"estimate", "low", "high", "p", "p_adjusted", "comparisons"}`, for the pairs of which both were
-        trained; `p_adjusted` is Holm's over these, and `comparisons` how many they are.
+        `(a, b)` to the difference, as `family`, for the pairs of which both were trained and have predictions in the split.
     """
-    found = {
+    there = {name: one.of(split) for name, one in prognoses.items()}
+    return family({
         (a, b): paired_difference(
-            prognoses[a].of("cv"), prognoses[b].of("cv"), participants, "harrell_c",
-            train_outcome=train_outcome, horizon=horizon,
-            repeats=params.bootstrap, confidence=params.confidence, seed=params.seed,
+            there[a], there[b], participants, "harrell_c",
+            train_outcome=train_outcome, horizon=horizon, **params.resampling(fitted=split == "cv"),
         )
         for a, b in params.compare
-        if {a, b} <= set(prognoses)
-    }  # fmt: skip
-    adjusted = holm({pair: one["p"] for pair, one in found.items()})
+        if {a, b} <= set(there) and len(there[a].table)
+    })  # fmt: skip
+
+
+def family(found: dict) -> dict:
+    """Differences that are read together: each with Holm's `p_adjusted`, and `comparisons`, how many they are."""
+    adjusted = holm({name: one["p"] for name, one in found.items()})
     comparisons = sum(p is not None for p in adjusted.values())
-    return {pair: {**one, "p_adjusted": adjusted[pair], "comparisons": comparisons} for pair, one in found.items()}
+    return {name: {**one, "p_adjusted": adjusted[name], "comparisons": comparisons} for name, one in found.items()}
+
+
+def least_shown(found: dict, confidence: float, power: float = 0.8) -> float | None:
+    """The smallest true difference that would be shown with this power, alone: of the middle one of these comparisons.
+
+    Parameters
+    ----------
+    found : dict
+        Differences as of `compare`.
+    """
+    z, errors = (
+        norm.ppf((1 + confidence) / 2),
+        [one["high"] - one["low"] for one in found.values() if one["p"] is not None],
+    )
+    return float(np.median(errors) / (2 * z) * (z + norm.ppf(power))) if errors else None
 
 
 def holm(p_values: dict) -> dict:
@@ -247,7 +279,9 @@ def holm(p_values: dict) -> dict:
     return {name: adjusted.get(name) for name in p_values}
 
 
-def corrected_resampled_test(differences, n_train: float, n_test: float, *, confidence: float = 0.95) -> dict:
+def corrected_resampled_test(
+    differences, n_train: float, n_test: float, *, confidence: float = 0.95, inflation: float = 1.0
+) -> dict:
     """Test of a mean difference over repeated cross-validation, whose training sets overlap.
 
     The variance of the mean is s² (1 / J + n_test / n_train), not s² / J, against t with J - 1 degrees of freedom.
@@ -259,22 +293,24 @@ def corrected_resampled_test(differences, n_train: float, n_test: float, *, conf
         Score of one model minus score of another, one of each held-out fold; NaN is dropped.
     n_train, n_test : float
         Patients of a training set and of a held-out fold.
-    confidence : float
+    confidence, inflation : float
+        As in `interval`.
 
     Returns
     -------
     dict
-        `{"estimate", "low", "high", "p"}`, None where not defined: bounds and p need two differences.
+        `{"estimate", "low", "high", "p"}`, None where not defined: bounds and p need two differences that are not equal.
     """
     values = np.asarray(differences, float)
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return {"estimate": _finite(values.mean()) if len(values) else None, "low": None, "high": None, "p": None}
     mean = float(values.mean())
-    error = values.std(ddof=1) * math.sqrt(1 / len(values) + n_test / n_train)
+    error = inflation * values.std(ddof=1) * math.sqrt(1 / len(values) + n_test / n_train)
     half = error * student.ppf((1 + confidence) / 2, len(values) - 1)
-    with np.errstate(divide="ignore"):
-        p = 1.0 if mean == 0 else 2 * student.sf(np.abs(mean / np.float64(error)), len(values) - 1)
+    if not error > 1e-12:  # equal but for rounding: folds that agree are not certain
+        return {"estimate": mean, "low": None, "high": None, "p": None}
+    p = 2 * student.sf(abs(mean) / error, len(values) - 1)
     return {"estimate": mean, "low": float(mean - half), "high": float(mean + half), "p": float(p)}
 
 
@@ -333,12 +369,17 @@ def adds(difference: dict, what: str, *, confidence: float = 0.95) -> str:
 
 def verdict(difference: dict, confidence: float = 0.95) -> str:
     """Shown only if the interval excludes 0, and where there is a `p_adjusted` that is below 1 − confidence."""
-    low, high, adjusted = difference["low"], difference["high"], difference.get("p_adjusted")
-    if low is None or low <= 0 <= high:
-        return "not shown"
-    if adjusted is None or adjusted < 1 - confidence:
+    if shown(difference, confidence):
         return "shown"
-    return f"not shown after adjusting for {difference.get('comparisons', 'all')} comparisons"
+    if shown({**difference, "p_adjusted": None}, confidence):
+        return f"not shown after adjusting for {difference.get('comparisons', 'all')} comparisons"
+    return "not shown"
+
+
+def shown(difference: dict, confidence: float = 0.95) -> bool:
+    """See `verdict`."""
+    low, high, adjusted = difference["low"], difference["high"], difference.get("p_adjusted")
+    return known(low) and not low <= 0 <= high and (not known(adjusted) or adjusted < 1 - confidence)
 
 
 def _in_digits(difference: dict) -> str:
@@ -387,7 +428,7 @@ def evaluate(prognoses: dict[str, Prognosis], participants: pd.DataFrame, dev_id
     jobs = [(split, name, one) for split, models in splits.items() for name, one in models.items() if len(one.table)]
     for split, name, one in tqdm(jobs, desc=f"{cohort}: scores", mininterval=2):
         score = partial(_scores_of, one, participants, train_outcome, horizon)
-        found[split][name] = of_patients(score, one, params)
+        found[split][name] = of_patients(score, one, params, fitted=split == "cv")
     return found
 
 
@@ -403,10 +444,17 @@ def unscored(participants: pd.DataFrame, dev_ids, params: Scores) -> dict[str, s
     }
 
 
-def of_patients(score, prognosis: Prognosis, params: Scores) -> dict:
-    """`bootstrap` of the patients of a prognosis, within its folds, as params.yaml has it."""
-    again = {"repeats": params.bootstrap, "confidence": params.confidence, "seed": params.seed}
-    return bootstrap(score, prognosis.table["patient_id"].nunique(), strata=folds_of(prognosis), **again)
+def of_patients(score, prognosis: Prognosis, params: Scores, *, fitted: bool) -> dict:
+    """`bootstrap` of the patients of a prognosis, within its folds, as params.yaml has it.
+
+    Parameters
+    ----------
+    score, prognosis, params
+    fitted : bool
+        Whether the folds of these patients taught the models that predict them.
+    """
+    patients = prognosis.table["patient_id"].nunique()
+    return bootstrap(score, patients, strata=folds_of(prognosis), **params.resampling(fitted=fitted))
 
 
 def _scores_of(prognosis, outcome, train_outcome, horizon, counts):

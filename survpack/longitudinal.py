@@ -22,7 +22,7 @@ from survpack import few, growth
 from survpack.cohort import VISITS, listed
 from survpack.errors import BadInput
 from survpack.figures.longitudinal import model_name
-from survpack.inference import bootstrap
+from survpack.inference import bootstrap, family, shown
 from survpack.metrics import concordance
 from survpack.numbers import interval_text
 from survpack.params import Scores, per_cohort
@@ -31,9 +31,10 @@ from survpack.study import TEST_FOLD, Study
 PREDICTIONS = ["cohort", "model", "landmark_days", "fold", "split", "patient_id", "time_days", "event", "risk"]
 BASELINE = "baseline-cox"  # what every model is held against
 POOLED = "pooled"
-DIFFERENCE = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
+DIFFERENCE = {"estimate": "difference", "low": "difference_low", "high": "difference_high", "p": "difference_p"}
+ENDS = ("estimate", "low", "high")
 SCORES = ["split", "model", "landmark_days", "patients", "events", "estimate", "low", "high", "difference",
-          "difference_low", "difference_high"]  # fmt: skip
+          "difference_low", "difference_high", "difference_p"]  # fmt: skip
 WORK = "follow-up"  # finished folds, until all are
 CODE = ("longitudinal.py", "visit_models.py", "visit_networks.py", "visit_images.py", "encoders.py", "networks.py",
         "convolution.py", "objectives.py", "augmentation.py", "training.py", "nifti.py", "preprocess.py", "normalise.py", "grids.py", "growth.py",
@@ -242,7 +243,7 @@ def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, sp
     patients, who = np.unique(rows["patient_id"].to_numpy(str), return_inverse=True)
     found = bootstrap(
         partial(_concordances, risks, rows, who, against), len(patients),
-        repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed,
+        paired=lambda name: name[-1], **choice.resampling(),
     )  # fmt: skip
     landmarks = [*sorted(rows["landmark_days"].unique()), POOLED]
     told = []
@@ -252,7 +253,14 @@ def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, sp
         large = few.enough(here["event"], choice.small_cell)
         for model in risks:
             own, ahead = (found[model, day, minus] if large else dict.fromkeys(DIFFERENCE) for minus in (False, True))
-            told.append({**of, "model": model, **own, **{name: ahead[key] for key, name in DIFFERENCE.items()}})
+            told.append(
+                {
+                    **of,
+                    "model": model,
+                    **{end: own[end] for end in ENDS},
+                    **{name: ahead[key] for key, name in DIFFERENCE.items()},
+                }
+            )
     order = {model: place for place, model in enumerate(risks)}
     return pd.DataFrame(told, columns=SCORES).sort_values("model", key=lambda column: column.map(order), kind="stable",
                                                           ignore_index=True)  # fmt: skip
@@ -299,7 +307,7 @@ def facts(scores: pd.DataFrame) -> dict:
     for row in scores.to_dict("records"):
         day = row["landmark_days"] if row["landmark_days"] == POOLED else f"{row['landmark_days']:g}"
         found.setdefault(row["model"], {})[day] = {
-            "harrell_c": {key: _defined(row[key]) for key in DIFFERENCE},
+            "harrell_c": {key: _defined(row[key]) for key in ENDS},
             "minus_baseline": {key: _defined(row[name]) for key, name in DIFFERENCE.items()},
         }
     return found
@@ -326,15 +334,21 @@ def _defined(value: float | None) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def scores_text(scores: pd.DataFrame, against: str = BASELINE) -> pd.DataFrame:
-    """`score` as the report prints it: a row a model, a column a landmark, and the difference pooled over them."""
-    rows = []
+def scores_text(scores: pd.DataFrame, against: str = BASELINE, confidence: float = 0.95) -> pd.DataFrame:
+    """`score` as the report prints it: a row a model, a column a landmark, and the difference pooled over them.
+
+    The pooled differences are one family; `*` where one is shown.
+    """
+    rows, pooled = [], scores[scores["landmark_days"] == POOLED].set_index("model")
+    ahead = family({
+        model: {key: _defined(row[name]) for key, name in DIFFERENCE.items()} for model, row in pooled.iterrows()
+    })  # fmt: skip
     for model, own in scores.groupby("model", sort=False):
         told = {"Model": model_name(str(model))}
         for row in own.to_dict("records"):
             day = row["landmark_days"]
             told["All landmarks" if day == POOLED else f"Day {day:g}"] = interval_text(row, without=" (no interval)")
-        pooled = own[own["landmark_days"] == POOLED].iloc[0]
-        difference = {key: pooled[name] for key, name in DIFFERENCE.items()}
-        rows.append({**told, f"minus {model_name(against)}": "" if model == against else interval_text(difference)})
+        star = " \\*" if shown(ahead[model], confidence) else ""
+        told[f"minus {model_name(against)}"] = "" if model == against else interval_text(ahead[model]) + star
+        rows.append(told)
     return pd.DataFrame(rows).fillna("–")

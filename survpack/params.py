@@ -216,9 +216,15 @@ class SmallCell(_Section):
     events: int = Field(ge=1, le=MOST)
 
 
+class Inflation(_Section):
+    score: float = Field(ge=1, le=10)
+    difference: float = Field(ge=1, le=10)
+
+
 class Scores(_Section):
     bootstrap: int = Field(ge=10, le=MOST)
     confidence: float = Field(gt=0.5, lt=1)
+    inflation: Inflation
     seed: Seed
     horizon_days: dict[str, AutoPositive]
     horizons_days: dict[str, AutoDays]
@@ -227,6 +233,11 @@ class Scores(_Section):
     test_reading: Literal["once", "again"]
     shown: list[str]
     compare: list[Pair]
+
+    def resampling(self, *, fitted: bool = True) -> dict:
+        """How `inference.bootstrap` resamples patients; `fitted` where the same patients taught the models in turn."""
+        drawn = {"repeats": self.bootstrap, "confidence": self.confidence, "seed": self.seed}
+        return {**drawn, "inflation": self.inflation if fitted else None}
 
 
 class Gate(_Section):

@@ -249,7 +249,7 @@ def _reading(study: Study, theirs: Prognosis, as_ours: Prognosis, test: bool) ->
 def _scored(study: Study, theirs: Outside, side: Side) -> dict:
     """`{metric: interval}` of what the columns allow, as the study scores its own."""
     score = partial(metrics.scores, side.prognosis, side.known, side.trained, theirs.horizon, metrics=theirs.metrics)
-    return inference.of_patients(lambda counts: score(counts=counts), side.prognosis, study.params.scores)
+    return inference.of_patients(lambda counts: score(counts=counts), side.prognosis, study.params.scores, fitted=False)
 
 
 def _few(side: Side, least) -> str:
@@ -286,7 +286,9 @@ def _by_day(study: Study, theirs: Outside, side: Side, threshold: float) -> list
         else:
             risk, called = sample.risk, sample.risk == risks.max() if risks.nunique() == 2 else None
         score = partial(metrics.day_scores, sample, day, side.trained, risk=risk, called=called)
-        found = inference.of_patients(lambda counts, of=score: of(counts=counts), side.prognosis, study.params.scores)
+        found = inference.of_patients(
+            lambda counts, of=score: of(counts=counts), side.prognosis, study.params.scores, fitted=False
+        )
         dead, alive = (int(fate.sum()) for fate in metrics.fates(sample, day))
         rows.append({"day": day, "dead": dead, "alive": alive, "lost": len(sample.risk) - dead - alive, **found})
     return rows
@@ -298,18 +300,10 @@ def _days(study: Study, theirs: Outside) -> list[float]:
     return sorted(day for day in asked if not theirs.given or theirs.speaks_of(day))
 
 
-def _again(study: Study) -> dict:
-    chosen = study.params.scores
-    return {"repeats": chosen.bootstrap, "confidence": chosen.confidence, "seed": chosen.seed}
-
-
 def _differences(study: Study, theirs: Prognosis) -> list[str]:
     """A line for each of ours that is fitted: the plain ones and those shown, paired on the patients both predict."""
-    found, counted, how = (
-        {},
-        {},
-        {"train_outcome": _known(study, study.development), "horizon": study.horizon_days, **_again(study)},
-    )
+    about = {"train_outcome": _known(study, study.development), "horizon": study.horizon_days}
+    found, counted, how = {}, {}, about | study.params.scores.resampling()
     for name in dict.fromkeys([*BESIDE, *study.params.scores.shown]):
         if not study.paths.predictions(name).exists():
             continue
@@ -319,11 +313,11 @@ def _differences(study: Study, theirs: Prognosis) -> list[str]:
             found[name] = inference.paired_difference(*pair, study.cohort.outcome, "harrell_c", **how)
             known = _known(study, pair[0].table["patient_id"])
             counted[name] = f"{len(known)} patients, {known['event'].sum()} events"
-    adjusted = inference.holm({name: one["p"] for name, one in found.items()})
-    count = sum(p is not None for p in adjusted.values())
-    told = {name: {**one, "p_adjusted": adjusted[name], "comparisons": count} for name, one in found.items()}
     reading = partial(inference.reading, label_a=figures.label(theirs.model), confidence=how["confidence"])
-    return [f"{reading(one, label_b=figures.label(name))} ({counted[name]})" for name, one in told.items()]
+    return [
+        f"{reading(one, label_b=figures.label(name))} ({counted[name]})"
+        for name, one in inference.family(found).items()
+    ]
 
 
 def _among(one: Prognosis, other: Prognosis) -> Prognosis:
@@ -337,12 +331,13 @@ def _figures(study: Study, theirs: Outside, side: Side, folder: Path) -> list[st
     over = metrics.auc_over_time(one, outcome, side.trained).assign(model=one.model)
     if over["auc"].notna().sum() > 1:
         drawn["Time-dependent AUC"] = ("roc", figures.roc_over_time(over), over)
+    again = study.params.scores.resampling(fitted=False)
     if "ici" in theirs.metrics:
-        bands = {one.model: metrics.calibration_band(one, outcome, horizon, **_again(study))}
+        bands = {one.model: metrics.calibration_band(one, outcome, horizon, **again)}
         groups = {one.model: metrics.calibration_curve(one, outcome, horizon)}
         told = f"Predicted against observed risk at {horizon:g} days"
         drawn[told] = ("calibration", figures.calibration(bands, groups, horizon), bands)
-        decisions = metrics.decision_curve({one.model: one}, outcome, horizon, **_again(study))
+        decisions = metrics.decision_curve({one.model: one}, outcome, horizon, **again)
         told = f"Net benefit of acting on the risk by {horizon:g} days"
         drawn[told] = ("decision", figures.decision_curves(decisions, horizon), decisions)
     if "mae_days" in theirs.metrics and not metrics.without_day(one)[0]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from survpack import few
 from survpack.cohort import listed
-from survpack.inference import MOST_PARTS, folds_of, holm, interval, paired_p, resamples
+from survpack.inference import MOST_PARTS, difference, folds_of, holm, interval, resamples
 from survpack.metrics import Sample, brier, concordance, survival_at, valid_times
 from survpack.metrics.groups import observed_over_expected
 from survpack.numbers import interval_text, known
@@ -41,8 +41,8 @@ def by_subgroup(study: Study, prognoses: dict) -> pd.DataFrame:
     -------
     DataFrame
         `variable, group, model, patients, events, metric, estimate, low, high`; `difference, difference_low,
-        difference_high`: the group's score less that of all other patients; `p` (`inference.paired_p`), and
-        `p_adjusted` over the groups of one model and metric (Holm); `scored`, False for a group too small. The
+        difference_high`: the group's score less that of all other patients; `p` (`inference.difference`),
+        and `p_adjusted` over the groups and metrics of one model (Holm); `scored`, False for a group too small. The
         first group is `all patients`. NaN where a score is not defined.
     """
     groups = strata(study)
@@ -60,7 +60,7 @@ def by_subgroup(study: Study, prognoses: dict) -> pd.DataFrame:
                        "events": (inside & event).sum()}  # fmt: skip
             apart = few.enough(event[~inside], rules.small_cell)  # from all other patients
             scored = few.enough(event[inside], rules.small_cell)
-            rows += _scored(counted, inside, score, counts, rules.confidence, apart) if scored else [
+            rows += _scored(counted, inside, score, counts, rules, apart) if scored else [
                 {**counted, "metric": metric, "scored": False} for metric in METRICS
             ]  # fmt: skip
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
@@ -136,39 +136,37 @@ def _counts(patients: int, rules, strata) -> dict:
     }
 
 
-def _scored(counted: dict, inside, score, counts: dict, confidence: float, apart: bool) -> list[dict]:
+def _scored(counted: dict, inside, score, counts: dict, rules, apart: bool) -> list[dict]:
     """A row a metric of one group: its scores, and if `apart` their difference from those of all others."""
     own = {name: score(inside, some) for name, some in counts.items()}
     others = {name: score(~inside, some) for name, some in counts.items()} if apart else {}
     rows = []
     for metric in METRICS:
         parts = [own[name][metric] for name in counts]
-        row = {**counted, "metric": metric, "scored": True, **_interval(*parts, confidence)}
+        row = {**counted, "metric": metric, "scored": True, **_interval(*parts, rules)}
         if apart and known(row["low"]):
-            differences = [part - others[name][metric] for name, part in zip(counts, parts, strict=True)]
-            found = _interval(*differences, confidence)
+            estimate, drawn, _ = (part - others[name][metric] for name, part in zip(counts, parts, strict=True))
+            found = difference(estimate, drawn, rules.confidence, rules.inflation.difference)
             row |= {"difference": found["estimate"], "difference_low": found["low"], "difference_high": found["high"]}
-            estimate, drawn, left_out = differences
-            row["p"] = paired_p(drawn, estimate, left_out, confidence) if known(found["low"]) else None
+            row["p"] = found["p"]
         rows.append(row)
     return rows
 
 
-def _interval(estimate, drawn, left_out, confidence: float) -> dict:
-    """As `inference.interval`; none where all resamples agree: a few pairs always won are not certain to be."""
-    found = interval(estimate, drawn, confidence, left_out)
-    return found if known(found["low"]) and found["low"] < found["high"] else {**found, "low": None, "high": None}
+def _interval(estimate, drawn, left_out, rules) -> dict:
+    return interval(estimate, drawn, rules.confidence, left_out, rules.inflation.score)
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """`p_adjusted`: Holm over the groups of one model and metric; two groups of one variable are one comparison."""
+    """`p_adjusted`: Holm over all that is told of one model; two groups of one variable are one comparison."""
     numbers = ["estimate", "low", "high", "difference", "difference_low", "difference_high", "p", "p_adjusted"]
     table = table.astype(dict.fromkeys(numbers, float) | {"patients": int, "events": int, "scored": bool})
     twofold = table.groupby("variable")["group"].nunique() == 2
-    for _, rows in table[table["p"].notna()].groupby(["model", "metric"], sort=False):
+    for _, rows in table[table["p"].notna()].groupby("model", sort=False):
         # two groups are set against each other: one comparison, named for the variable alone
         names = [
-            (one, "" if twofold[one] else group) for one, group in zip(rows["variable"], rows["group"], strict=True)
+            (one, "" if twofold[one] else group, metric)
+            for one, group, metric in zip(rows["variable"], rows["group"], rows["metric"], strict=True)
         ]
         adjusted = holm(dict(zip(names, rows["p"], strict=True)))
         table.loc[rows.index, "p_adjusted"] = [adjusted[name] for name in names]

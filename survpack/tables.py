@@ -561,7 +561,7 @@ def ranking(outcome: pd.DataFrame, risk, study: Study) -> dict:
     def score(counts):
         return {"harrell_c": concordance(outcome["time_days"], outcome["event"], values, counts=counts)}
 
-    return bootstrap(score, len(outcome), repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed)
+    return bootstrap(score, len(outcome), **choice.resampling(fitted=False))
 
 
 def radiomic_facts(study: Study, icc: pd.DataFrame, chosen, volume: pd.Series, alone: pd.DataFrame, shift) -> dict:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from survpack import tables
 from survpack.figures import by_section, label, tidy
-from survpack.inference import bootstrap
+from survpack.inference import bootstrap, family, shown
 from survpack.metrics import concordance
 from survpack.numbers import amount, interval_text, known
 from survpack.params import Scores
@@ -21,7 +21,7 @@ COSTS = {  # of `Study.costs`, as the report heads them, and their digits
     "peak_memory_mb": ("Peak memory, MB", 0),
 }
 NBSP = "\u00a0"  # headings do not wrap, which gives the names below them room
-DIFFERENCE = ("difference", "difference_low", "difference_high")
+DIFFERENCE = {"estimate": "difference", "low": "difference_low", "high": "difference_high", "p": "difference_p"}
 
 
 def by_kind(table: pd.DataFrame, models) -> pd.DataFrame:
@@ -120,8 +120,8 @@ def missing_modalities(risks: pd.DataFrame, outcome: pd.DataFrame, choice: Score
     Returns
     -------
     DataFrame
-        `model`, `without`, `estimate`, `low`, `high`, and `difference`, `difference_low`, `difference_high` (below
-        zero: worse than with all; NaN where nothing was taken away).
+        `model`, `without`, `estimate`, `low`, `high`, and `difference`, `difference_low`, `difference_high`,
+        `difference_p` (below zero: worse than with all; NaN where nothing was taken away).
     """
     rows = []
     for model, own in risks[risks["split"] == "cv"].groupby("model", sort=False):
@@ -129,23 +129,26 @@ def missing_modalities(risks: pd.DataFrame, outcome: pd.DataFrame, choice: Score
         wide = wide[list(dict.fromkeys(own["without"]))]
         found = _with_and_without(wide, outcome, choice)
         for without in wide:
-            ahead = found.get(("difference", without), {"estimate": None, "low": None, "high": None})
+            ahead = found.get(("difference", without), dict.fromkeys(DIFFERENCE))
             rows.append({"model": model, "without": without, **found["c", without]}
-                        | dict(zip(DIFFERENCE, (ahead[key] for key in ("estimate", "low", "high")), strict=True)))  # fmt: skip
-    columns = ["model", "without", "estimate", "low", "high", *DIFFERENCE]
+                        | {name: ahead[key] for key, name in DIFFERENCE.items()})  # fmt: skip
+    columns = ["model", "without", "estimate", "low", "high", *DIFFERENCE.values()]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype(dict.fromkeys(columns[2:], float))
 
 
-def missing_modalities_text(table: pd.DataFrame) -> pd.DataFrame:
-    """`missing_modalities` as the report prints it; a difference whose interval excludes zero has an asterisk."""
+def missing_modalities_text(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """`missing_modalities` as the report prints it: its differences are one family, those shown have an asterisk."""
+    ahead = family({
+        at: {key: one[name] if known(one[name]) else None for key, name in DIFFERENCE.items()}
+        for at, one in enumerate(table.to_dict("records"))
+    })  # fmt: skip
     names = [name for name in dict.fromkeys(table["without"]) if name and "+" not in name]
     rows = []
-    for one in table.to_dict("records"):
-        ahead = {key: one[name] for key, name in zip(("estimate", "low", "high"), DIFFERENCE, strict=True)}
-        found = known(ahead["low"]) and (ahead["low"] > 0 or ahead["high"] < 0)
-        near = found and min(abs(ahead["low"]), abs(ahead["high"])) < 0.005  # a bound that is not 0 is not printed as 0
-        told = (interval_text(ahead, 4 if near else 2) or "–") + (" \\*" if found else "")
+    for at, one in enumerate(table.to_dict("records")):
+        found = shown(ahead[at], confidence)
+        near = found and min(abs(ahead[at]["low"]), abs(ahead[at]["high"])) < 0.005  # what is not 0 is not printed as 0
+        told = (interval_text(ahead[at], 4 if near else 2) or "–") + (" \\*" if found else "")
         rows.append((label(one["model"]), _scans(one["without"], names), interval_text(one) or "–", told))
     return pd.DataFrame(rows, columns=["Model", "Scans", "Harrell's C", "Difference from all"])
 
@@ -212,8 +215,7 @@ def _with_and_without(wide: pd.DataFrame, outcome: pd.DataFrame, choice: Scores)
         ahead = {("difference", name): c[name] - c[""] for name in wide if name and "" in wide}
         return {("c", name): value for name, value in c.items()} | ahead
 
-    drawn = {"repeats": choice.bootstrap, "confidence": choice.confidence, "seed": choice.seed}
-    return bootstrap(score, len(wide), **drawn, strata=fold)
+    return bootstrap(score, len(wide), strata=fold, paired=lambda name: name[0] == "difference", **choice.resampling())
 
 
 def _scans(without: str, names: list[str]) -> str:

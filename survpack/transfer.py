@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from survpack import pretraining, training
-from survpack.inference import bootstrap
+from survpack.inference import bootstrap, family, shown
 from survpack.metrics import concordance
 from survpack.models import build, prepare_table
 from survpack.networks import HybridNet
-from survpack.numbers import interval_text
+from survpack.numbers import interval_text, known
 from survpack.objectives import Cox
 from survpack.parallel import in_parallel
 from survpack.params import Training
@@ -226,7 +226,7 @@ def score(predictions: pd.DataFrame, study: Study) -> pd.DataFrame:
     -------
     DataFrame
         `way`, `source`, `chart`, `size`, `patients` (mean over folds), `estimate`, `low`, `high`, and
-        `minus_scratch`, `minus_scratch_low`, `minus_scratch_high`.
+        `minus_scratch`, `minus_scratch_low`, `minus_scratch_high`, `minus_scratch_p`.
     """
     choice, found = study.params.scores, []
     for size, table in predictions.groupby("size"):
@@ -240,12 +240,12 @@ def score(predictions: pd.DataFrame, study: Study) -> pd.DataFrame:
             return each | {(*arm, "minus scratch"): one - each["scratch", "", arm[2]] for arm, one in each.items()}
 
         with_interval = bootstrap(
-            compared, len(risks), repeats=choice.bootstrap, confidence=choice.confidence, seed=choice.seed
+            compared, len(risks), paired=lambda name: name[-1] == "minus scratch", **choice.resampling()
         )
         patients = table.groupby(["way", "source", "chart"])["patients"].mean()
         for arm in risks:
             difference = with_interval[(*arm, "minus scratch")]
-            beside = {f"minus_scratch{name}": difference[end] for end, name in ENDS.items()}
+            beside = {f"minus_scratch{name}": difference[end] for end, name in (ENDS | {"p": "_p"}).items()}
             named = dict(zip(("way", "source", "chart"), arm, strict=True))
             found.append({**named, "size": size, "patients": patients[arm], **with_interval[arm], **beside})
     return pd.DataFrame(found)
@@ -266,16 +266,20 @@ def table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def reading(scores: pd.DataFrame) -> str:
-    """The differences to scratch that their intervals bear out, and how many of how many they are."""
+def reading(scores: pd.DataFrame, confidence: float = 0.95) -> str:
+    """The differences to scratch that are shown, all of them one family, and how many of how many they are."""
     from survpack.figures.transfer import line_name
 
-    compared = scores[~scores["way"].isin(["scratch", "chart"])]
-    low, high = (compared[f"minus_scratch_{end}"].astype(float) for end in ("low", "high"))
-    lines = [f"{len(compared)} comparisons with scratch; {((low > 0) | (high < 0)).sum()} intervals exclude 0."]
-    for row in compared[(low > 0) | (high < 0)].to_dict("records"):
-        inputs = " with chart" if row["chart"] else " without chart"
-        difference = {end: row[f"minus_scratch{name}"] for end, name in ENDS.items()}
+    compared = scores[~scores["way"].isin(["scratch", "chart"])].to_dict("records")
+    ends = ENDS | {"p": "_p"}
+    ahead = family({
+        at: {end: row[f"minus_scratch{name}"] if known(row[f"minus_scratch{name}"]) else None for end, name in ends.items()}
+        for at, row in enumerate(compared)
+    })  # fmt: skip
+    told = {at: difference for at, difference in ahead.items() if shown(difference, confidence)}
+    lines = [f"{len(compared)} comparisons with scratch, one family; {len(told)} are shown."]
+    for at, difference in told.items():
+        row, inputs = compared[at], " with chart" if compared[at]["chart"] else " without chart"
         lines.append(
             f"{line_name(row['way'], row['source'])},{inputs}, n = {row['patients']:.0f}: {interval_text(difference)}"
         )

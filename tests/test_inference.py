@@ -16,11 +16,12 @@ from survpack.inference import (
     bootstrap,
     compare,
     corrected_resampled_test,
+    difference,
     evaluate,
     holm,
     interval,
+    least_shown,
     paired_difference,
-    paired_p,
     reading,
     resamples,
     spreads,
@@ -31,7 +32,7 @@ from survpack.prognosis import Prognosis, time_grid
 
 CHOICES = Scores(
     bootstrap=60, confidence=0.95, seed=17, horizon_days={"other": 300}, horizons_days={"other": [300]},
-    small_cell={"patients": 10, "events": 5}, coverage=0.9, test_reading="once", shown=[], compare=[],
+    inflation={"score": 1.2, "difference": 1.3}, small_cell={"patients": 10, "events": 10}, coverage=0.9, test_reading="once", shown=[], compare=[],
 )  # fmt: skip
 
 
@@ -203,11 +204,11 @@ def test_a_model_predicted_twice_weighs_no_more_than_once():
         assert again[name] == pytest.approx(once[name], rel=tolerance, abs=1e-6), name
 
 
-def test_a_model_minus_itself_is_exactly_zero():
+def test_a_model_minus_itself_is_exactly_zero_which_no_interval_surrounds():
     participants, dev_ids, prognoses = study(60, 1500)
     for metric in METRICS:
         found = difference_of(participants, dev_ids, prognoses["model-0"], prognoses["model-0"], metric)
-        assert found == {"estimate": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}, metric
+        assert found == {"estimate": 0.0, "low": None, "high": None, "p": None}, metric
 
 
 def test_a_paired_interval_is_shorter_than_of_independent_samples():
@@ -249,25 +250,60 @@ def test_a_difference_is_shown_only_if_it_is_after_adjustment_too():
     assert adds(dict.fromkeys(("estimate", "low", "high")), "the image") == "what the image adds: not defined"
 
 
-def test_the_p_value_is_the_level_at_which_the_interval_touches_zero():
-    rng = np.random.default_rng(4)
-    for centre in (0.3, 1.0, -2.0):
-        drawn, left_out = centre + rng.gumbel(size=999), centre + 0.1 * rng.exponential(size=40)
-        p = paired_p(drawn, centre + 0.4, left_out)
-        below, above = (interval(centre + 0.4, drawn, 1 - level, left_out) for level in (0.8 * p, 1.25 * p))
-        assert below["low"] < 0 < below["high"] and not above["low"] < 0 < above["high"], centre
+@pytest.mark.parametrize("inflation", [1.0, 1.3])
+@pytest.mark.parametrize("estimate", [0.3, 1.7, -40.0])
+def test_the_p_value_of_a_difference_is_the_level_at_which_its_interval_touches_zero(estimate, inflation):
+    drawn = estimate + np.random.default_rng(4).normal(size=999)
+    p = difference(estimate, drawn, 0.95, inflation)["p"]
+    assert 0 < p == pytest.approx(2 * norm.sf(abs(estimate) / (inflation * drawn.std())))
+    if p > 1e-9:  # a level of 1 - p is 1 in floating point
+        nearest = difference(estimate, drawn, 1 - p, inflation)
+        assert min(abs(nearest["low"]), abs(nearest["high"])) < 1e-6
 
 
-def test_p_values_of_a_mean_are_those_of_a_t_test_and_never_smaller_than_the_resamples_allow():
+def test_an_inflated_interval_is_that_of_resamples_that_much_wider():
+    drawn = np.random.default_rng(8).normal(2.0, 0.5, size=200_000)
+    wider = 2.0 + 1.4 * (drawn - 2.0)
+    for told in (interval, difference):
+        found, expected = told(2.0, drawn, 0.95, inflation=1.4), told(2.0, wider, 0.95)
+        assert (found["low"], found["high"]) == pytest.approx((expected["low"], expected["high"]), abs=0.03)
+
+
+def test_what_no_resample_moves_has_no_interval_and_no_p():
+    nothing = {"low": None, "high": None}
+    assert interval(1.0, np.ones(999), 0.95, np.ones(40)) == {"estimate": 1.0, **nothing}
+    assert difference(0.0, np.zeros(999), 0.95) == {"estimate": 0.0, **nothing, "p": None}
+    assert difference(0.1, np.full(999, 0.1), 0.95)["p"] is None
+    assert difference(0.1, np.full(9, np.nan), 0.95)["p"] is None
+    assert corrected_resampled_test(np.full(25, 0.02), 94, 24) == {
+        "estimate": pytest.approx(0.02),
+        **nothing,
+        "p": None,
+    }
+    deaths = np.arange(10) < 3  # ten patients, three deaths, in perfect order
+
+    def score(counts):
+        return {"c": concordance(np.arange(1.0, 11), deaths, -np.arange(10), counts=counts)}
+
+    assert bootstrap(score, 10, repeats=500, confidence=0.95, seed=1)["c"] == {"estimate": 1.0, **nothing}
+
+
+def test_the_smallest_difference_shown_has_the_power_it_says():
+    error, rng = 0.04, np.random.default_rng(2)
+    pairs = {name: difference(0.0, error * rng.normal(size=20_000), 0.95) for name in "abc"}
+    least = least_shown(pairs, 0.95)
+    seen = np.abs(least + error * rng.normal(size=40_000)) > 1.96 * error
+    assert seen.mean() == pytest.approx(0.8, abs=0.01)
+    assert least_shown({"a": difference(0.0, np.zeros(9), 0.95)}, 0.95) is None
+
+
+def test_p_values_of_a_mean_are_those_of_a_t_test():
     values = np.random.default_rng(0).normal(size=(40, 200)) + np.linspace(0, 0.2, 40)[:, None]
     drawn = resamples(200, repeats=4000, seed=0) @ values.T / 200
-    found = np.array([paired_p(column) for column in drawn.T])
-    # 4,000 resamples know a p value to 0.016 at most, and 200 patients are nearly normal
-    assert found == pytest.approx(ttest_1samp(values, 0, axis=1).pvalue, abs=0.06)
+    found = np.array([difference(*one, 0.95)["p"] for one in zip(values.mean(axis=1), drawn.T, strict=True)])
+    # 4,000 resamples know a standard error to one part in ninety, and 200 patients are nearly normal
+    assert found == pytest.approx(ttest_1samp(values, 0, axis=1).pvalue, abs=0.02)
     assert found.min() < 0.01 and found.max() > 0.5
-    assert paired_p(np.ones(999)) == pytest.approx(2 / 1000)
-    assert paired_p(np.zeros(99)) == 1.0
-    assert paired_p(np.full(9, np.nan)) is None
 
 
 def test_holm_agrees_with_statsmodels_and_does_not_count_what_is_not_defined():

@@ -11,6 +11,7 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from lifelines.utils import restricted_mean_survival_time
 from public_data import NAMES, datasets
+from scipy.stats import norm
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -280,9 +281,13 @@ def test_log_rank_is_that_of_lifelines_and_of_scikit_survival(name):
     from sksurv.compare import compare_survival
 
     time, event, high, _ = public_groups(name)
-    ours = logrank_p(time, event, high)
-    assert ours == pytest.approx(logrank_test(time[high], time[~high], event[high], event[~high]).p_value, abs=1e-9)
-    assert ours == pytest.approx(compare_survival(Surv.from_arrays(event, time), high)[1], abs=1e-9)
+    theirs = logrank_test(time[high], time[~high], event[high], event[~high])
+    sooner = hazard_ratio(time, event, high) > 1
+    assert logrank_p(time, event, high) == pytest.approx((1 - sooner) + (2 * sooner - 1) * theirs.p_value / 2, abs=1e-9)
+    assert logrank_p(time, event, ~high) == pytest.approx(1 - logrank_p(time, event, high), abs=1e-9)
+    wider = norm.sf((2 * sooner - 1) * np.sqrt(theirs.test_statistic) / 1.3)
+    assert logrank_p(time, event, high, inflation=1.3) == pytest.approx(wider, abs=1e-9)
+    assert theirs.p_value == pytest.approx(compare_survival(Surv.from_arrays(event, time), high)[1], abs=1e-9)
 
 
 def test_an_infinite_hazard_ratio_is_not_told():

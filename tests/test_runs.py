@@ -193,6 +193,35 @@ def test_half_of_dvcs_lock_file_is_told_with_its_remedy_which_works(toy):
     assert lock.read_text() == whole
 
 
+@pytest.mark.parametrize("name", ["train@mets-age", "paper", "new@sts-a_b"])
+def test_a_stage_is_put_into_dvcs_lock_file_as_dvc_itself_would_write_it(tmp_path, monkeypatch, name):
+    from dvc.stage import serialize
+    from dvc.utils.serialize import dump_yaml
+
+    def stage(size):
+        return {"cmd": 'PATH="$PWD/.venv/bin:$PATH" python -m survpack run 03-training --cohort mets --model a-long-name',
+                "deps": [{"path": "data: x", "hash": "md5", "md5": "0123e45", "size": size}], "params": {"params.yaml": {"a": 1e-6}}}  # fmt: skip
+
+    lock, expected = tmp_path / "dvc.lock", tmp_path / "expected"
+    before = {"cohort@mets": stage(1), "train@mets-age": stage(2), "paper": {"cmd": "old"}}
+    monkeypatch.setattr(serialize, "to_lockfile", lambda one: {one: stage(7)})
+    assert not repro._put_in(lock, [name])  # DVC begins the file
+    dump_yaml(lock, {"schema": "2.0", "stages": before})
+    dump_yaml(expected, {"schema": "2.0", "stages": before | {name: stage(7)}})
+    assert repro._put_in(lock, [name])
+    assert lock.read_text() == expected.read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["schema: '2.0'\ndatasets: []\nstages:\n  a:\n    cmd: b\n", "schema: '2.0'\n", "{}", "stages:\n"]
+)
+def test_a_lock_file_of_another_form_is_left_to_dvc(tmp_path, text):
+    lock = tmp_path / "dvc.lock"
+    lock.write_text(text)
+    assert not repro._put_in(lock, [])
+    assert lock.read_text() == text
+
+
 @pytest.mark.parametrize(
     "left", ["", '{"write": {', "[]", "null", '{"write": {"a": {"pid": %d, "cmd": "dvc repro"}}, "read": {}}']
 )

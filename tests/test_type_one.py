@@ -6,7 +6,9 @@ import pytest
 from lifelines import CoxPHFitter
 
 from benchmarks import type_one
-from benchmarks.type_one import LONG, SHORT, Setting
+from benchmarks.type_one import FOLLOWED, HOW, Setting
+
+LONG, SHORT = FOLLOWED["long"], FOLLOWED["short"]
 
 
 @pytest.mark.parametrize("model", ["Cox", "elastic net", "hybrid"])
@@ -35,14 +37,30 @@ def test_a_cohort_is_the_same_for_the_same_seed_and_a_strong_signal_is_found():
     setting = Setting(60, 1.5, LONG)
     rows = [type_one.one_cohort(setting, "Cox", [1, 2], 1, 20) for _ in range(2)]
     assert rows[0] == rows[1]
-    assert rows[0]["harrell_c_estimate"] > 0.65 and rows[0]["true"] > 0.65
+    held, widened = ([rows[0][f"harrell_c_{end}, {how}"] for end in ("low", "estimate", "high")] for how in HOW)
+    assert rows[0]["true"] > 0.65 and widened[0] < held[0] < held[1] == widened[1] < held[2] < widened[2]
+    assert held[1] > 0.65
 
 
 def test_shares_are_of_intervals_that_miss_and_of_p_below_the_level():
-    rows = pd.DataFrame({"true": np.nan, "difference_p": [0.01, 0.2, 0.04, 0.9], "logrank_p": [0.5, 0.5, 0.5, 0.01]})
-    for name in ("harrell_c", "uno_c", "auc", "hazard_ratio", "difference"):
-        rows[f"{name}_low"], rows[f"{name}_high"] = [0.4, 0.6, 1.1, -1.0], [0.7, 0.9, 1.2, -0.5]
+    rows = pd.DataFrame({"true": [np.nan] * 4})
+    for how in HOW:
+        rows[f"difference_p, {how}"], rows[f"logrank_p, {how}"] = [0.01, 0.2, 0.04, 0.9], [0.5, 0.5, 0.5, 0.01]
+        for name in ("harrell_c", "uno_c", "auc", "hazard_ratio", "difference"):
+            rows[f"{name}_low, {how}"], rows[f"{name}_high, {how}"] = [0.4, 0.6, 1.1, -1.0], [0.7, 0.9, 1.2, -0.5]
     found = type_one.found(rows)
-    assert found["concordance, interval"]["found"] == 0.75 and found["hazard ratio, interval"]["found"] == 1.0
-    assert found["difference, p"]["found"] == 0.5 and found["log-rank, p"]["found"] == 0.25
+    for how in HOW:
+        shares = {
+            name: found[f"{name}, {how}"]["found"] for name in ("concordance, interval", "hazard ratio, interval")
+        }
+        assert shares == {"concordance, interval": 0.75, "hazard ratio, interval": 1.0}
+        assert found[f"difference, p, {how}"]["found"] == 0.5 and found[f"log-rank, p, {how}"]["found"] == 0.25
     assert all(one["nominal"] == 0.05 and one["low"] <= one["found"] <= one["high"] for one in found.values())
+
+
+def test_the_error_is_how_far_the_bootstraps_own_falls_short_of_what_cohorts_differ_by():
+    rng, how = np.random.default_rng(0), next(iter(HOW))
+    rows = pd.DataFrame({f"{name}_estimate, {how}": rng.normal(0, 1.3, 20_000) for name in ("harrell_c", "difference")})
+    for name in ("harrell_c", "difference"):
+        rows[f"{name}_low, {how}"], rows[f"{name}_high, {how}"] = -1.96, 1.96
+    assert type_one.error(rows) == pytest.approx({"harrell_c": 1.3, "difference": 1.3}, abs=0.03)

@@ -45,9 +45,7 @@ def coalition_risks(study: Study, model: str) -> pd.DataFrame:
     return pd.concat(found, names=["fold", "patient_id"])
 
 
-def ablation(
-    study: Study, model: str, risks: pd.DataFrame | None = None, *, repeats: int, confidence: float, seed: int
-) -> pd.DataFrame:
+def ablation(study: Study, model: str, risks: pd.DataFrame | None = None, **resampling) -> pd.DataFrame:
     """Harrell's C within folds with all parts, without each, and of each alone.
 
     Parameters
@@ -57,8 +55,8 @@ def ablation(
         A network.
     risks : DataFrame, optional
         `coalition_risks`, where they are known already.
-    repeats, confidence, seed
-        Of the bootstrap over patients within folds; differences are paired.
+    resampling
+        As `Scores.resampling`, over patients within folds; differences are paired.
 
     Returns
     -------
@@ -77,7 +75,7 @@ def ablation(
         kinds = {"": found, "difference": found - found[..., :1]}
         return {(kind, at): some[..., at] for kind, some in kinds.items() for at in range(len(rows))}
 
-    told = _bootstrap(score, risks, repeats, confidence, seed)
+    told = _bootstrap(score, risks, resampling)
     keys = ("estimate", "low", "high")
     table = [
         (part, kind, *(told["", at][key] for key in keys), *(told["difference", at][key] for key in keys))
@@ -86,9 +84,7 @@ def ablation(
     return pd.DataFrame(table, columns=ABLATION)
 
 
-def shapley(
-    study: Study, model: str, risks: pd.DataFrame | None = None, *, repeats: int, confidence: float, seed: int
-) -> pd.DataFrame:
+def shapley(study: Study, model: str, risks: pd.DataFrame | None = None, **resampling) -> pd.DataFrame:
     """What each part adds to Harrell's C within folds, averaged over the orders in which parts come in.
 
     Exact over all coalitions: the values sum to C of all parts less 0.5, which is that of none. A network is not
@@ -98,7 +94,7 @@ def shapley(
 
     Parameters
     ----------
-    study, model, risks, repeats, confidence, seed
+    study, model, risks, resampling
         As in `ablation`.
 
     Returns
@@ -114,7 +110,7 @@ def shapley(
         values = _concordances(study, risks, counts) @ weight
         return {part: values[..., k] for k, part in enumerate(parts)}
 
-    told = _bootstrap(score, risks, repeats, confidence, seed)
+    told = _bootstrap(score, risks, resampling)
     rows = [(part, *(told[part][key] for key in ("estimate", "low", "high"))) for part in parts]
     table = pd.DataFrame(rows, columns=["part", "value", "low", "high"])
     return table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
@@ -171,6 +167,6 @@ def _concordances(study: Study, risks: pd.DataFrame, counts: np.ndarray) -> np.n
     return np.stack(each, axis=-1)
 
 
-def _bootstrap(score, risks: pd.DataFrame, repeats: int, confidence: float, seed: int) -> dict:
+def _bootstrap(score, risks: pd.DataFrame, resampling: dict) -> dict:
     folds = risks.index.get_level_values("fold").to_numpy()
-    return bootstrap(score, len(risks), repeats=repeats, confidence=confidence, seed=seed, strata=folds)
+    return bootstrap(score, len(risks), strata=folds, paired=lambda name: name[0] == "difference", **resampling)

@@ -185,11 +185,18 @@ def without_day(prognosis) -> tuple[int, int]:
     return int(rows.sum()), len(rows)
 
 
-def p_values(prognosis, outcome) -> dict[str, float]:
-    """Of D-calibration (small: the curves are wrong) and of the log-rank test (small: the groups differ)."""
+def p_values(prognosis, outcome, inflation: float = 1.0) -> dict[str, float]:
+    """Of D-calibration (small: the curves are wrong) and of the log-rank test (small: those at high risk die sooner).
+
+    Parameters
+    ----------
+    prognosis, outcome
+    inflation : float
+        Of the log-rank statistic, as of an interval (`inference.interval`).
+    """
     sample = Sample.of(prognosis, outcome)
     asked = _Asked(prognosis, sample, outcome, np.nan, np.ones(len(sample.risk)))
     return {
         "d_calibration": d_calibration(prognosis.survival, prognosis.times, *asked.outcome)["p"],
-        "logrank": logrank_p(*asked.outcome, asked.high),
+        "logrank": logrank_p(*asked.outcome, asked.high, inflation),
     }

@@ -183,7 +183,7 @@ def calibration_curve(prognosis, outcome, horizon, *, confidence=0.95) -> pd.Dat
     return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "patients"])
 
 
-def calibration_band(prognosis, outcome, horizon, *, repeats, confidence, seed, size=50) -> pd.DataFrame:
+def calibration_band(prognosis, outcome, horizon, *, size=50, **resampling) -> pd.DataFrame:
     """The curve whose distance from the diagonal `ici` averages, with a bootstrap interval at each point, by resampling patients.
 
     Parameters
@@ -192,7 +192,7 @@ def calibration_band(prognosis, outcome, horizon, *, repeats, confidence, seed, 
         Of one split.
     outcome : DataFrame
     horizon : float, days
-    repeats, confidence, seed
+    resampling
         As in `survpack.inference.bootstrap`.
 
     Returns
@@ -215,9 +215,7 @@ def calibration_band(prognosis, outcome, horizon, *, repeats, confidence, seed, 
         found = observed_risk(sample.time_days, sample.event, predicted, horizon, at=at, counts=rows)
         return dict(enumerate(np.moveaxis(found, -1, 0)))
 
-    found = bootstrap(
-        curve, len(sample.patients), repeats=repeats, confidence=confidence, seed=seed, strata=folds_of(prognosis)
-    )
+    found = bootstrap(curve, len(sample.patients), strata=folds_of(prognosis), **resampling)
     rows = [[risk, *(found[k][name] for name in ("estimate", "low", "high"))] for k, risk in enumerate(at)]
     return pd.DataFrame(rows, columns=columns, dtype=float)
 

@@ -59,9 +59,7 @@ def net_benefit(time_days, event, predicted, horizon, thresholds, *, counts=None
     return np.stack(found, -1)
 
 
-def decision_curve(
-    prognoses: dict, outcome, horizon, *, repeats, confidence, seed, thresholds=THRESHOLDS
-) -> pd.DataFrame:
+def decision_curve(prognoses: dict, outcome, horizon, *, thresholds=THRESHOLDS, **resampling) -> pd.DataFrame:
     """Net benefit of every model over thresholds, beside treating all and treating none.
 
     Parameters
@@ -70,7 +68,7 @@ def decision_curve(
         Of one split and the same patients.
     outcome : DataFrame
     horizon : float, days
-    repeats, confidence, seed
+    resampling
         As in `survpack.inference.bootstrap`.
     thresholds : array, shape (m,)
 
@@ -106,7 +104,7 @@ def decision_curve(
     for model in samples:
         found = bootstrap(
             lambda counts, model=model: of(model, counts),
-            len(patients), repeats=repeats, confidence=confidence, seed=seed, strata=strata,
+            len(patients), strata=strata, **resampling,
         )  # fmt: skip
         rows += [(model, at, *(found[at][key] for key in ("estimate", "low", "high"))) for at in thresholds]
     rows += [(TREAT_NONE, at, 0.0, 0.0, 0.0) for at in thresholds]

@@ -60,7 +60,7 @@ def compared(study, prognosis: Prognosis) -> Compared | None:
     outcome = study.outcome(table["patient_id"])
     fold = pd.factorize(table["fold"])[0]
     choice = study.params.scores
-    drawn = {"repeats": choice.bootstrap, "confidence": choice.confidence, "seed": choice.seed, "strata": fold}
+    drawn = {**choice.resampling(), "strata": fold}
     risk, generating = table["risk"].to_numpy(float), known["all"].to_numpy(float)
     patients = pd.DataFrame({
         "patient_id": table["patient_id"],
