@@ -141,11 +141,11 @@ def one_cohort(setting: Setting, model: str, seed, repeats: int, resamples: int)
         wider = chosen.inflation.score if fitted else 1.0
         row[f"logrank_p, {how}"] = p_values(first, outcome, wider)["logrank"]
     if repeats > 1:
-        row["repeated_p"] = _repeated(both, model, choices, repeats, said)
+        row |= _repeated(both, model, choices, repeats, said)
     return row | {"events": int(outcome["event"].sum())}
 
 
-def _repeated(both: list[Patients], model: str, choices, repeats: int, said) -> float | None:
+def _repeated(both: list[Patients], model: str, choices, repeats: int, said) -> dict[str, float | None]:
     """p of Nadeau and Bengio's test over repeated cross-validation, a difference a fold."""
     outcome, differences = both[0].outcome, []
     for repeat in range(repeats):
@@ -164,7 +164,9 @@ def _repeated(both: list[Patients], model: str, choices, repeats: int, said) -> 
                 )
             differences.append(values[0] - values[1])
     held = len(outcome) / FOLDS
-    return corrected_resampled_test(differences, len(outcome) - held, held)["p"]
+    test = partial(corrected_resampled_test, differences, len(outcome) - held, held)
+    wider = choices.scores.inflation.repeats
+    return {f"repeated_p, {how}": test(inflation=wider if fitted else 1.0)["p"] for how, fitted in HOW.items()}
 
 
 def found(rows: pd.DataFrame) -> dict[str, dict]:
@@ -185,8 +187,8 @@ def found(rows: pd.DataFrame) -> dict[str, dict]:
                 "log-rank, p": own["logrank_p"] < level,
             }
         outside |= {f"{name}, {how}": missed for name, missed in each.items()}
-    if "repeated_p" in rows:
-        outside["difference over repeats, p"] = rows["repeated_p"] < level
+        if "repeated_p" in own:
+            outside[f"difference over repeats, p, {how}"] = own["repeated_p"] < level
     told = {}
     for name, each in outside.items():
         share = binomtest(int(each.sum()), len(each)).proportion_ci(0.95, method="wilson")

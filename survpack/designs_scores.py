@@ -71,11 +71,12 @@ def by_fold(predictions: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*keys, "metric", "value", "n", "n_train"])
 
 
-def against_reference(folds: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def against_reference(folds: pd.DataFrame, confidence: float = 0.95, inflation: float = 1.0) -> pd.DataFrame:
     """Harrell's C of each model minus that of `REFERENCE` over repeated folds: Nadeau and Bengio's corrected test.
 
     Folds share training patients, so the plain t-test over them is far too sure (Nadeau, Bengio 2003,
-    doi:10.1023/A:1024068626366). P values are adjusted by Holm over the models.
+    doi:10.1023/A:1024068626366), and the corrected one a little too sure still: `inflation`, as in
+    `inference.interval`. P values are adjusted by Holm over the models.
 
     Returns
     -------
@@ -90,7 +91,9 @@ def against_reference(folds: pd.DataFrame, confidence: float = 0.95) -> pd.DataF
         difference = (wide[model] - wide[REFERENCE]).dropna()
         if len(difference) > 1:
             n_train, n_test = size.loc[difference.index].mean()
-            tested = corrected_resampled_test(difference.to_numpy(), n_train, n_test, confidence=confidence)
+            tested = corrected_resampled_test(
+                difference.to_numpy(), n_train, n_test, confidence=confidence, inflation=inflation
+            )
             found[model] = {"model": model, "folds": len(difference), **tested}
     adjusted = holm({model: row["p"] for model, row in found.items()}) if found else {}
     table = pd.DataFrame([row | {"p_adjusted": adjusted.get(model)} for model, row in found.items()])

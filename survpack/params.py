@@ -219,6 +219,7 @@ class SmallCell(_Section):
 class Inflation(_Section):
     score: float = Field(ge=1, le=10)
     difference: float = Field(ge=1, le=10)
+    repeats: float = Field(ge=1, le=10)
 
 
 class Scores(_Section):

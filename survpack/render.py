@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+import pandas as pd
 import yaml
 
 from survpack import __version__, params, paths, realism
@@ -155,6 +156,8 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "inner_folds": _word(chosen.classical.inner_folds),
         "bootstrap": amount(chosen.scores.bootstrap),
         "coverage": _coverage(),
+        "inflation": f"by {chosen.scores.inflation.score:g} of scores, {chosen.scores.inflation.difference:g} of differences",
+        "inflation_repeats": f"{chosen.scores.inflation.repeats:g}",
         "coverage_wanted": f"{amount(100 * chosen.scores.coverage)} %",
         "workup_days": amount(LATEST),
         "small_cell": f"{_count(chosen.scores.small_cell.patients, 'patient')} or "
@@ -417,6 +420,7 @@ def _cohort(
         "radiomics": _radiomics(radiomics),
         "reading": _if_said(compared.get("test_reading")),
         "headline": _if_said(compared.get("headline")),
+        "least_shown": {split: _if_known(least, 2) for split, least in compared.get("least_shown", {}).items()},
         "left_out": _if_said(left_out_text(compared.get("left_out", []), lambda model: f'"{label(model)}"')),
         "parts": _if_said(reliability.get("subgroups")),
         "designs": _if_said(designs.get("reading")),
@@ -476,7 +480,7 @@ def _bundle(told: dict, cohort: str) -> dict:
 
 
 def _best(scores: dict) -> dict:
-    """The highest concordance out of fold, and the same model's on the test set."""
+    """The highest concordance out of fold, with the same model's on the test set: without this it is not named."""
     from survpack.figures import label
 
     ranked = {
@@ -485,14 +489,15 @@ def _best(scores: dict) -> dict:
         if not model.startswith("control-")
     }
     ranked = {model: one for model, one in ranked.items() if known(one.get("estimate"))}
-    if not ranked:
+    best = max(ranked, key=lambda model: ranked[model]["estimate"], default=None)
+    again = score(scores.get("test", {}).get(best, {}).get("harrell_c"), "harrell_c")
+    if again is None:
         return {}
-    best = max(ranked, key=lambda model: ranked[model]["estimate"])
     return {
         "label": _plain(label(best)),
         "harrell_c": score(ranked[best], "harrell_c"),
         "among": _word(len(ranked)),
-        "test": score(scores.get("test", {}).get(best, {}).get("harrell_c"), "harrell_c"),
+        "test": again,
     }
 
 
@@ -558,6 +563,31 @@ def write_sections(cohorts: list[str], found: dict) -> None:
         (part / "all.qmd").write_text("\n".join(includes), encoding="utf-8")
         summaries = (section("_summary.qmd", cohort, found) for cohort in cohorts)
         (part / "summary.qmd").write_text("\n".join(summaries), encoding="utf-8")
+        (part / "type-one.qmd").write_text(_type_one(), encoding="utf-8")
+
+
+def _type_one() -> str:
+    """How often a test at 5 % rejects what is so, or a 95 % interval misses, in the simulation of benchmarks/type_one.py."""
+    from survpack import tables
+
+    file = paths.METRICS / "type-one.json"
+    if not file.exists():
+        return "How often such tests err was not simulated for this page.\n"
+    rows: dict[str, dict] = {}
+    for name, models in json.loads(file.read_text(encoding="utf-8")).items():
+        test, _, how = name.rpartition(", ")
+        how, _, about = how.partition(" (")
+        shares = [100 * one["found"] for sizes in models.values() for one in sizes.values()]
+        told = rows.setdefault(f"{test} ({about}", {"Test or interval": f"{test} ({about}", "Nominal": "5 %"})
+        told[_capital(how)] = f"{min(shares):.1f} to {max(shares):.1f} %"
+        told["Models and sizes"] = str(len(shares))
+    caption = (
+        "**How easily we would say too much.** Cohorts drawn from a known population, the study's own models fitted anew on "
+        "each: the share of cohorts in which a test rejects what is so or an interval misses it, from the least to the most "
+        "over models and numbers of patients; `reports/metrics/type-one.json` has each with its interval."
+    )
+    table = tables.pipe_table(pd.DataFrame(list(rows.values())).fillna("–"))
+    return f"::: {{#tbl-type-one}}\n\n{table}\n\n{caption}\n\n:::\n"
 
 
 def section(template: str, cohort: str, found: dict) -> str:

@@ -32,7 +32,7 @@ from survpack.prognosis import Prognosis, time_grid
 
 CHOICES = Scores(
     bootstrap=60, confidence=0.95, seed=17, horizon_days={"other": 300}, horizons_days={"other": [300]},
-    inflation={"score": 1.2, "difference": 1.3}, small_cell={"patients": 10, "events": 10}, coverage=0.9, test_reading="once", shown=[], compare=[],
+    inflation={"score": 1.2, "difference": 1.3, "repeats": 1.15}, small_cell={"patients": 10, "events": 10}, coverage=0.9, test_reading="once", shown=[], compare=[],
 )  # fmt: skip
 
 
