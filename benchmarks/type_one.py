@@ -33,7 +33,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from survpack import params, paths, splits
-from survpack.inference import corrected_resampled_test, of_patients, paired_difference
+from survpack.inference import concordance_of, corrected_resampled_test, of_patients, paired_difference
 from survpack.metrics import concordance, p_values, scores
 from survpack.models import Patients, build
 from survpack.phantom.shared import FollowUp, Weibull
@@ -132,14 +132,16 @@ def one_cohort(setting: Setting, model: str, seed, repeats: int, resamples: int)
     said = [cross_validated(model, one, choices, 0, everyone) for one, everyone in zip(both, population, strict=True)]
     (first, true), (second, _) = said
     outcome = both[0].outcome.reset_index()
+    reached = [concordance_of(one, outcome) for one in (first, second)]
     score, row = partial(scores, first, outcome, outcome, HORIZON, metrics=METRICS), {"true": true}
     for how, fitted in HOW.items():
         found = of_patients(lambda counts: score(counts=counts), first, chosen, fitted=fitted)
-        again = {"train_outcome": outcome, "horizon": HORIZON, **chosen.resampling(fitted=fitted)}
+        again = {"train_outcome": outcome, "horizon": HORIZON, **chosen.resampling(np.mean(reached), fitted=fitted)}
         found["difference"] = paired_difference(first, second, outcome, "harrell_c", **again)
         row |= {f"{name}_{end}, {how}": value for name, one in found.items() for end, value in one.items()}
-        wider = chosen.inflation.score if fitted else 1.0
-        row[f"logrank_p, {how}"] = p_values(first, outcome, wider)["logrank"]
+        row[f"logrank_p, {how}"] = p_values(first, outcome, chosen.inflation.at(reached[0]) if fitted else 1.0)[
+            "logrank"
+        ]
     if repeats > 1:
         row |= _repeated(both, model, choices, repeats, said)
     return row | {"events": int(outcome["event"].sum())}

@@ -9,6 +9,7 @@ one patient on both sides of a split: Yagis et al. 2021 (Sci Rep 11:22544).
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
@@ -344,12 +345,12 @@ def score(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         of `phantom.ceiling`; NaN where the hazard is not known.
     """
     development, choice, best = study.outcome(study.development), study.params.scores, ceiling(study)
-    drawn = choice.resampling()
     rows = []
     for name, protocol in PROTOCOLS.items():
         own = table[table["fit"] == protocol.fit]
-        found = bootstrap(lambda counts, own=own, one=protocol: _scores(own, development, one, counts),
-                          len(development), **drawn)  # fmt: skip
+        scored = partial(_scores, own, development, protocol)
+        again = choice.resampling(scored(np.ones(len(development)))["harrell_c"])
+        found = bootstrap(scored, len(development), **again)
         reach = (best or {}).get("everyone" if protocol.censored else "deaths", {})
         for metric, each in found.items():
             top = reach.get(metric, {})

@@ -163,10 +163,11 @@ def _plain(value):
 
 
 def _intervals(study: Study, score_of, rows: pd.DataFrame) -> dict:
-    again = study.params.scores.resampling(
-        fitted=rows["fold"].nunique() > 1
-    )  # else nobody scored taught another's model
-    return bootstrap(score_of, rows["patient_id"].nunique(), paired=lambda name: name[0] == "difference", **again)
+    patients, crossed = rows["patient_id"].nunique(), rows["fold"].nunique() > 1  # else nobody scored taught a model
+    plain = score_of(np.ones(patients))
+    reached = plain.get("harrell_c", plain.get(("none", "harrell_c")))
+    again = study.params.scores.resampling(reached, fitted=crossed)
+    return bootstrap(score_of, patients, paired=lambda name: name[0] == "difference", **again)
 
 
 def _scores(study: Study, rows: pd.DataFrame, counts) -> dict:

@@ -51,7 +51,15 @@ def folds_of(prognosis: Prognosis) -> np.ndarray | None:
 
 
 def bootstrap(
-    score, patients: int, *, repeats: int, confidence: float, seed: int, strata=None, inflation=None, paired=None
+    score,
+    patients: int,
+    *,
+    repeats: int,
+    confidence: float,
+    seed: int,
+    strata=None,
+    inflation: float = 1.0,
+    paired=None,
 ) -> dict:
     """Intervals of scores by resampling patients, bias-corrected and accelerated (BCa).
 
@@ -71,8 +79,8 @@ def bootstrap(
     seed : int
     strata : array, shape (patients,), optional
         See `resamples`.
-    inflation : params.Inflation, optional
-        Of models that cross-validation fitted; see `interval`.
+    inflation : float
+        See `interval`.
     paired : callable, optional
         Whether a metric, by its name, is a paired difference: these are told by `difference`, with a p.
 
@@ -83,11 +91,10 @@ def bootstrap(
         `MOST_UNDEFINED` of them are, there is no interval.
     """
     estimates, drawn, left_out = _resampled(score, patients, repeats, seed, strata)
-    of_score, of_difference = (inflation.score, inflation.difference) if inflation else (1.0, 1.0)
     return {
-        name: difference(estimate, drawn[name], confidence, of_difference)
+        name: difference(estimate, drawn[name], confidence, inflation)
         if paired and paired(name)
-        else interval(estimate, drawn[name], confidence, left_out[name], of_score)
+        else interval(estimate, drawn[name], confidence, left_out[name], inflation)
         for name, estimate in estimates.items()
     }
 
@@ -118,7 +125,7 @@ def interval(estimate: float, drawn, confidence: float, left_out=None, inflation
     left_out : array, shape (parts,), optional
         The score without each patient: with it the interval is BCa, without it that of the percentiles.
     inflation : float
-        Standard errors of the truth in one of the resamples, which hold the fitted models fixed: `Scores.inflation`
+        Standard errors of the truth in one of the resamples, which hold the fitted models fixed: `params.Inflation`
         for models that cross-validation fitted, 1 for a model that is given.
     """
     drawn = np.asarray(drawn, float)
@@ -132,7 +139,7 @@ def interval(estimate: float, drawn, confidence: float, left_out=None, inflation
             moved = bias + reach
             tails = norm.cdf(bias + moved / (1 - acceleration * moved))
         low, high = np.quantile(defined, tails)
-    if not low < high:
+    if not high - low > 1e-12:  # equal but for rounding
         low = high = math.nan
     return {"estimate": _finite(estimate), "low": _finite(low), "high": _finite(high)}
 
@@ -188,7 +195,7 @@ def difference(estimate: float, drawn, confidence: float, inflation: float = 1.0
 
 
 def paired_difference(
-    prognosis_a, prognosis_b, outcome, metric, *, train_outcome, horizon, repeats, confidence, seed, inflation=None
+    prognosis_a, prognosis_b, outcome, metric, *, train_outcome, horizon, repeats, confidence, seed, inflation=1.0
 ) -> dict:
     """Score of a minus score of b on the same resamples of the same patients.
 
@@ -226,8 +233,7 @@ def paired_difference(
 
     patients = prognosis_a.table["patient_id"].nunique()
     counts = resamples(patients, repeats=repeats, seed=seed, strata=folds_of(prognosis_a))
-    wider = inflation.difference if inflation else 1.0
-    return difference(ahead(np.ones(patients)), ahead(counts), confidence, wider)
+    return difference(ahead(np.ones(patients)), ahead(counts), confidence, inflation)
 
 
 def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizon, params: Scores, split="cv") -> dict:
@@ -239,10 +245,12 @@ def compare(prognoses: dict[str, Prognosis], participants, train_outcome, horizo
         `(a, b)` to the difference, as `family`, for the pairs of which both were trained and have predictions in the split.
     """
     there = {name: one.of(split) for name, one in prognoses.items()}
+    reached = {name: concordance_of(one, participants) for name, one in there.items()}
     return family({
         (a, b): paired_difference(
             there[a], there[b], participants, "harrell_c",
-            train_outcome=train_outcome, horizon=horizon, **params.resampling(fitted=split == "cv"),
+            train_outcome=train_outcome, horizon=horizon,
+            **params.resampling((reached[a] + reached[b]) / 2, fitted=split == "cv"),
         )
         for a, b in params.compare
         if {a, b} <= set(there) and len(there[a].table)
@@ -454,7 +462,15 @@ def of_patients(score, prognosis: Prognosis, params: Scores, *, fitted: bool) ->
         Whether the folds of these patients taught the models that predict them.
     """
     patients = prognosis.table["patient_id"].nunique()
-    return bootstrap(score, patients, strata=folds_of(prognosis), **params.resampling(fitted=fitted))
+    again = params.resampling(score(np.ones(patients)).get("harrell_c"), fitted=fitted)
+    return bootstrap(score, patients, strata=folds_of(prognosis), **again)
+
+
+def concordance_of(prognosis: Prognosis, outcome) -> float:
+    """Harrell's C within folds; NaN where it is not defined."""
+    if not len(prognosis.table):
+        return math.nan
+    return float(scores(prognosis, outcome, outcome, math.nan, metrics=["harrell_c"])["harrell_c"])
 
 
 def _scores_of(prognosis, outcome, train_outcome, horizon, counts):

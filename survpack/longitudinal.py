@@ -241,10 +241,10 @@ def score(predictions: pd.DataFrame, choice: Scores, against: str = BASELINE, sp
         raise BadInput(f"follow-up: no predictions of model '{against}'; choose one of {listed(risks, 20)}.")
     rows = risks.index.to_frame(index=False)
     patients, who = np.unique(rows["patient_id"].to_numpy(str), return_inverse=True)
-    found = bootstrap(
-        partial(_concordances, risks, rows, who, against), len(patients),
-        paired=lambda name: name[-1], **choice.resampling(),
-    )  # fmt: skip
+    concordances = partial(_concordances, risks, rows, who, against)
+    plain = concordances(np.ones(len(patients)))
+    reached = np.mean([plain[model, POOLED, False] for model in risks])
+    found = bootstrap(concordances, len(patients), paired=lambda name: name[-1], **choice.resampling(reached))
     landmarks = [*sorted(rows["landmark_days"].unique()), POOLED]
     told = []
     for day in landmarks:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from survpack.errors import BadInput
+from survpack.numbers import known
 from survpack.params_file import read, sentence, shown, write
 from survpack.paths import PARAMS
 
@@ -217,9 +218,14 @@ class SmallCell(_Section):
 
 
 class Inflation(_Section):
-    score: float = Field(ge=1, le=10)
-    difference: float = Field(ge=1, le=10)
+    at_chance: float = Field(ge=1, le=10)
+    none_from: float = Field(gt=0.5, le=1)
     repeats: float = Field(ge=1, le=10)
+
+    def at(self, concordance: float | None) -> float:
+        """Of a model of this concordance: straight from `at_chance` at 0.5 and below to 1 at `none_from`."""
+        left = (self.none_from - concordance) / (self.none_from - 0.5) if known(concordance) else 1.0
+        return 1 + (self.at_chance - 1) * min(max(left, 0.0), 1.0)
 
 
 class Scores(_Section):
@@ -235,10 +241,18 @@ class Scores(_Section):
     shown: list[str]
     compare: list[Pair]
 
-    def resampling(self, *, fitted: bool = True) -> dict:
-        """How `inference.bootstrap` resamples patients; `fitted` where the same patients taught the models in turn."""
+    def resampling(self, concordance: float | None = None, *, fitted: bool = True) -> dict:
+        """How `inference.bootstrap` resamples patients.
+
+        Parameters
+        ----------
+        concordance : float, optional
+            Of the model, or the mean of those that are compared; not known counts as chance.
+        fitted : bool
+            Whether the folds of these patients taught the models that predict them.
+        """
         drawn = {"repeats": self.bootstrap, "confidence": self.confidence, "seed": self.seed}
-        return {**drawn, "inflation": self.inflation if fitted else None}
+        return {**drawn, "inflation": self.inflation.at(concordance) if fitted else 1.0}
 
 
 class Gate(_Section):

@@ -303,17 +303,18 @@ def _days(study: Study, theirs: Outside) -> list[float]:
 def _differences(study: Study, theirs: Prognosis) -> list[str]:
     """A line for each of ours that is fitted: the plain ones and those shown, paired on the patients both predict."""
     about = {"train_outcome": _known(study, study.development), "horizon": study.horizon_days}
-    found, counted, how = {}, {}, about | study.params.scores.resampling()
+    found, counted, chosen = {}, {}, study.params.scores
     for name in dict.fromkeys([*BESIDE, *study.params.scores.shown]):
         if not study.paths.predictions(name).exists():
             continue
         ours = Prognosis.load(study.paths.predictions(name)).of("cv")
         pair = [_among(theirs, ours), _among(ours, theirs)]
         if len(pair[0].table):
+            how = about | chosen.resampling(inference.concordance_of(pair[1], study.cohort.outcome))
             found[name] = inference.paired_difference(*pair, study.cohort.outcome, "harrell_c", **how)
             known = _known(study, pair[0].table["patient_id"])
             counted[name] = f"{len(known)} patients, {known['event'].sum()} events"
-    reading = partial(inference.reading, label_a=figures.label(theirs.model), confidence=how["confidence"])
+    reading = partial(inference.reading, label_a=figures.label(theirs.model), confidence=chosen.confidence)
     return [
         f"{reading(one, label_b=figures.label(name))} ({counted[name]})"
         for name, one in inference.family(found).items()

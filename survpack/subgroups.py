@@ -54,13 +54,15 @@ def by_subgroup(study: Study, prognoses: dict) -> pd.DataFrame:
             continue
         score = _scorer(sample, outcome[outcome["patient_id"].isin(study.development)], study.horizon_days)
         counts = _counts(len(sample.patients), rules, folds_of(sample.prognosis))
+        everyone = score(np.ones(len(sample.patients), bool), counts["sample"])
+        told = {"confidence": rules.confidence, "inflation": rules.inflation.at(everyone["harrell_c"])}
         event = outcome.set_index("patient_id").loc[sample.patients, "event"].to_numpy(bool)
         for variable, group, inside in _listed(groups.loc[sample.patients]):
             counted = {"variable": variable, "group": group, "model": model, "patients": inside.sum(),
                        "events": (inside & event).sum()}  # fmt: skip
             apart = few.enough(event[~inside], rules.small_cell)  # from all other patients
             scored = few.enough(event[inside], rules.small_cell)
-            rows += _scored(counted, inside, score, counts, rules, apart) if scored else [
+            rows += _scored(counted, inside, score, counts, told, apart) if scored else [
                 {**counted, "metric": metric, "scored": False} for metric in METRICS
             ]  # fmt: skip
     return _adjusted(pd.DataFrame(rows, columns=COLUMNS))
@@ -136,25 +138,25 @@ def _counts(patients: int, rules, strata) -> dict:
     }
 
 
-def _scored(counted: dict, inside, score, counts: dict, rules, apart: bool) -> list[dict]:
+def _scored(counted: dict, inside, score, counts: dict, told: dict, apart: bool) -> list[dict]:
     """A row a metric of one group: its scores, and if `apart` their difference from those of all others."""
     own = {name: score(inside, some) for name, some in counts.items()}
     others = {name: score(~inside, some) for name, some in counts.items()} if apart else {}
     rows = []
     for metric in METRICS:
         parts = [own[name][metric] for name in counts]
-        row = {**counted, "metric": metric, "scored": True, **_interval(*parts, rules)}
+        row = {**counted, "metric": metric, "scored": True, **_interval(*parts, **told)}
         if apart and known(row["low"]):
             estimate, drawn, _ = (part - others[name][metric] for name, part in zip(counts, parts, strict=True))
-            found = difference(estimate, drawn, rules.confidence, rules.inflation.difference)
+            found = difference(estimate, drawn, **told)
             row |= {"difference": found["estimate"], "difference_low": found["low"], "difference_high": found["high"]}
             row["p"] = found["p"]
         rows.append(row)
     return rows
 
 
-def _interval(estimate, drawn, left_out, rules) -> dict:
-    return interval(estimate, drawn, rules.confidence, left_out, rules.inflation.score)
+def _interval(estimate, drawn, left_out, **told) -> dict:
+    return interval(estimate, drawn, left_out=left_out, **told)
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from survpack import tables
@@ -215,7 +216,8 @@ def _with_and_without(wide: pd.DataFrame, outcome: pd.DataFrame, choice: Scores)
         ahead = {("difference", name): c[name] - c[""] for name in wide if name and "" in wide}
         return {("c", name): value for name, value in c.items()} | ahead
 
-    return bootstrap(score, len(wide), strata=fold, paired=lambda name: name[0] == "difference", **choice.resampling())
+    again = choice.resampling(score(np.ones(len(wide))).get(("c", "")))
+    return bootstrap(score, len(wide), strata=fold, paired=lambda name: name[0] == "difference", **again)
 
 
 def _scans(without: str, names: list[str]) -> str:

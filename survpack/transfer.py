@@ -239,9 +239,9 @@ def score(predictions: pd.DataFrame, study: Study) -> pd.DataFrame:
                      for arm in risks}  # fmt: skip
             return each | {(*arm, "minus scratch"): one - each["scratch", "", arm[2]] for arm, one in each.items()}
 
-        with_interval = bootstrap(
-            compared, len(risks), paired=lambda name: name[-1] == "minus scratch", **choice.resampling()
-        )
+        plain = compared(np.ones(len(risks)))
+        again = choice.resampling(np.mean([plain[arm] for arm in risks]))
+        with_interval = bootstrap(compared, len(risks), paired=lambda name: name[-1] == "minus scratch", **again)
         patients = table.groupby(["way", "source", "chart"])["patients"].mean()
         for arm in risks:
             difference = with_interval[(*arm, "minus scratch")]

@@ -51,7 +51,7 @@ longitudinal: {landmarks_days: {other: [180]}, epochs: 30, width: 16, ridge: 10,
 transfer: {sources: {mets: [chest], other: []}, sizes: [25], epochs: 16, pretrain_epochs: 6, seed: 41}
 scores:
   {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, horizons_days: {other: [365]},
-   inflation: {score: 1.2, difference: 1.3, repeats: 1.15}, small_cell: {patients: 10, events: 5}, coverage: 0.9, test_reading: once, shown: [age], compare: [[age, volume]]}
+   inflation: {at_chance: 1.35, none_from: 0.7, repeats: 1.1}, small_cell: {patients: 10, events: 5}, coverage: 0.9, test_reading: once, shown: [age], compare: [[age, volume]]}
 gate: {permutations: 5, level: 0.99, seed: 53}
 designs:
   {models: [age], repeats: 2, network_repeats: 1, folds: 5, seeds: 2, harmonised: age, date: baseline_date, seed: 43}

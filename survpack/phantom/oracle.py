@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
@@ -59,8 +60,6 @@ def compared(study, prognosis: Prognosis) -> Compared | None:
     )
     outcome = study.outcome(table["patient_id"])
     fold = pd.factorize(table["fold"])[0]
-    choice = study.params.scores
-    drawn = {**choice.resampling(), "strata": fold}
     risk, generating = table["risk"].to_numpy(float), known["all"].to_numpy(float)
     patients = pd.DataFrame({
         "patient_id": table["patient_id"],
@@ -69,7 +68,9 @@ def compared(study, prognosis: Prognosis) -> Compared | None:
         "generating": _standard(generating, np.zeros_like(fold)),
         "predicted": _standard(risk, fold),
     })  # fmt: skip
-    scores = bootstrap(lambda counts: _scores(outcome, risk, generating, fold, counts), len(table), **drawn)
+    scored = partial(_scores, outcome, risk, generating, fold)
+    drawn = {**study.params.scores.resampling(scored(np.ones(len(table)))["harrell_c"]), "strata": fold}
+    scores = bootstrap(scored, len(table), **drawn)
     return Compared(patients, _agreement(known, risk, fold, drawn), scores)
 
 
