@@ -33,7 +33,14 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from survpack import params, paths, splits
-from survpack.inference import concordance_of, corrected_resampled_test, of_patients, paired_difference
+from survpack.inference import (
+    _resampled,
+    concordance_of,
+    corrected_resampled_test,
+    folds_of,
+    interval,
+    paired_difference,
+)
 from survpack.metrics import concordance, p_values, scores
 from survpack.models import Patients, build
 from survpack.phantom.shared import FollowUp, Weibull
@@ -134,8 +141,13 @@ def one_cohort(setting: Setting, model: str, seed, repeats: int, resamples: int)
     outcome = both[0].outcome.reset_index()
     reached = [concordance_of(one, outcome) for one in (first, second)]
     score, row = partial(scores, first, outcome, outcome, HORIZON, metrics=METRICS), {"true": true}
+    drawn = _resampled(lambda counts: score(counts=counts), len(outcome), resamples, chosen.seed, folds_of(first))
     for how, fitted in HOW.items():
-        found = of_patients(lambda counts: score(counts=counts), first, chosen, fitted=fitted)
+        wider = chosen.inflation.at(reached[0]) if fitted else 1.0
+        each = {name: [one[name] for one in drawn] for name in METRICS}
+        found = {
+            name: interval(own, again, chosen.confidence, left, wider) for name, (own, again, left) in each.items()
+        }
         again = {"train_outcome": outcome, "horizon": HORIZON, **chosen.resampling(np.mean(reached), fitted=fitted)}
         found["difference"] = paired_difference(first, second, outcome, "harrell_c", **again)
         row |= {f"{name}_{end}, {how}": value for name, one in found.items() for end, value in one.items()}

@@ -588,7 +588,8 @@ def _type_one() -> str:
         "over models and numbers of patients; `reports/metrics/type-one.json` has each with its interval."
     )
     table = tables.pipe_table(pd.DataFrame(list(rows.values())).fillna("–"))
-    return f"::: {{#tbl-type-one}}\n\n{table}\n\n{caption}\n\n:::\n"
+    told = "@tbl-type-one counts, on other draws, how often such tests err."
+    return f"{told}\n\n::: {{#tbl-type-one}}\n\n{table}\n\n{caption}\n\n:::\n"
 
 
 def section(template: str, cohort: str, found: dict) -> str:

@@ -256,7 +256,7 @@ def test_numbers_in_the_prose_are_those_of_the_files(study):
     numbers = yaml.safe_load((study / "_variables.yml").read_text(encoding="utf-8"))
     assert numbers["mets"]["test"]["hybrid-efficientnet-mse"]["mae_days"] == "212 (181 to 243)"
     assert "R² of −0.20 (−0.35 to −0.05)" in text
-    assert "The highest concordance of a model is 0.63 (0.58 to 0.68), of “Clinical, Cox”." in text
+    assert "is 0.63 (0.58 to 0.68), of “Clinical, Cox”, which has" in text
     assert "The risk that generated the outcomes has 0.74 (0.69 to 0.79)." in text
     assert "one cohort: Cohort <mets> & *co*." in text and "1\u202f148 patients" in text
     assert "ibs" not in numbers["mets"]["cv"]["age"]  # not estimable: no template may cite it
