@@ -141,10 +141,10 @@ def one_cohort(setting: Setting, model: str, seed, repeats: int, resamples: int)
     outcome = both[0].outcome.reset_index()
     reached = [concordance_of(one, outcome) for one in (first, second)]
     score, row = partial(scores, first, outcome, outcome, HORIZON, metrics=METRICS), {"true": true}
-    drawn = _resampled(lambda counts: score(counts=counts), len(outcome), resamples, chosen.seed, folds_of(first))
+    sampled = _resampled(lambda counts: score(counts=counts), len(outcome), resamples, chosen.seed, folds_of(first))
     for how, fitted in HOW.items():
         wider = chosen.inflation.at(reached[0]) if fitted else 1.0
-        each = {name: [one[name] for one in drawn] for name in METRICS}
+        each = {name: [one[name] for one in sampled] for name in METRICS}
         found = {
             name: interval(own, again, chosen.confidence, left, wider) for name, (own, again, left) in each.items()
         }
