@@ -229,6 +229,13 @@ class Scores(_Section):
     compare: list[Pair]
 
 
+class Curves(_Section):
+    """The days of survival curves: `prognosis.time_grid`."""
+
+    last_day: float = Field(gt=0, le=40_000)  # more than a century is a slip of the hand
+    days: int = Field(ge=10, le=1000)
+
+
 class Gate(_Section):
     permutations: int = Field(ge=1, le=MOST)
     level: float = Field(gt=0.5, lt=1)
@@ -298,6 +305,7 @@ class Params(_Section):
     classical: Classical
     longitudinal: Longitudinal
     transfer: Transfer
+    curves: Curves
     scores: Scores
     gate: Gate
     designs: Designs

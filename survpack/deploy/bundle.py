@@ -259,7 +259,7 @@ def _content(study, model: str, network, weights: bytes, explanation: dict | Non
         "schema": schema,
         "params": study.params.model_dump(mode="json"),
         **parts,
-        "times": study.times.tolist(),
+        "times": study.followed_times.tolist(),
         "recalibration": Recalibration.learn(own, outcome.reset_index(), scores.confidence, scores.coverage).as_json(),
         "likeness": Likeness.learn(network, train).as_json(),
         "reference": reference.groups(own, outcome, study.horizon_days, scores.confidence)
