@@ -49,6 +49,7 @@ training:
 classical: {lesion: [tumour_ml], ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, budget: 8, seed: 13}
 longitudinal: {landmarks_days: {other: [180]}, epochs: 30, width: 16, ridge: 10, seed: 37}
 transfer: {sources: {mets: [chest], other: []}, sizes: [25], epochs: 16, pretrain_epochs: 6, seed: 41}
+curves: {last_day: 7300, days: 180}
 scores:
   {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, horizons_days: {other: [365]},
    small_cell: {patients: 10, events: 5}, coverage: 0.9, test_reading: once, shown: [age], compare: [[age, volume]]}

@@ -16,7 +16,7 @@ from survpack.__main__ import main
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
 from survpack.metrics import CALIBRATION, DAYS, RANKING, brier_at
-from survpack.prognosis import Prognosis, median_days
+from survpack.prognosis import Prognosis, day_at
 from survpack.study import Study
 
 HORIZON = 365
@@ -43,7 +43,7 @@ def ours(study, patients) -> Prognosis:
     table["split"] = table.pop("side").map({"dev": "cv", "test": "test"})
     risk = np.log(patients.biomarkers["tumour_ml"]).loc[table["patient_id"]].round(1).to_numpy()
     survival = np.exp(-np.asarray(study.times) / 500 * np.exp(risk - 1)[:, None])
-    table = table.assign(risk=risk, days=median_days(survival, study.times))
+    table = table.assign(risk=risk, days=day_at(survival, study.times, 0.5))
     return Prognosis(table.assign(**{f"s_{k}": column for k, column in enumerate(survival.T)}), np.asarray(study.times))
 
 
@@ -94,7 +94,7 @@ def evaluated(study, ours) -> dict:
 
 def test_our_own_predictions_in_a_file_have_the_scores_and_intervals_of_the_study(study, ours, file):
     found = scored(file("risk", "days", "curves"), test=True)["scores"]
-    expected = evaluated(study, replace(ours, table=ours.table.assign(own_days=True)))
+    expected = evaluated(study, ours)
     for split in ("cv", "test"):
         assert set(found[split]) == set(expected[split]) - {"hazard_ratio", "rmst_difference"}
         assert same(found[split], expected[split])
@@ -731,10 +731,10 @@ def test_a_file_of_few_patients_is_scored_as_asked_with_a_warning(file):
     assert not any("because it was asked" in note for note in scored(file("risk"), folds=False)["notes"])
 
 
-def test_days_of_the_study_s_own_file_that_are_but_the_end_of_its_grid_are_not_scored(study, ours, tmp_path):
+def test_days_of_the_study_s_own_file_that_a_curve_does_not_have_are_not_scored(study, ours, tmp_path):
     table = ours.table.copy()
     table.loc[table.index[:3], ours.columns] = 0.9
-    table["days"] = median_days(table[ours.columns], ours.times)
+    table["days"] = day_at(table[ours.columns], ours.times, 0.5)
     cut = int((table[ours.columns[-1]] > 0.5).sum())
     Prognosis(table, ours.times).save(tmp_path / "theirs.parquet")
     found = scored(tmp_path / "theirs.parquet", folds=False)
