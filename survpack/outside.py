@@ -291,10 +291,10 @@ def _speaks_of(days, horizon: float) -> bool:
 
 def _read_at(days, horizon: float) -> str:
     """From which columns S at the horizon is: as `prognosis.curve_at` reads curves."""
-    last, following = max(day for day in days if day <= horizon), min((day for day in days if day > horizon), default=None)
-    if last == horizon or following is None:
+    last, later = max(day for day in days if day <= horizon), [day for day in days if day > horizon]
+    if last == horizon or not later:
         return f"by the column of {last:g} days"
-    return f"straight between the columns of {last:g} and {following:g} days"
+    return f"straight between the columns of {last:g} and {min(later):g} days"
 
 
 def _allowed(

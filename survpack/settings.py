@@ -146,7 +146,8 @@ def horizon(outcome: pd.DataFrame) -> tuple[float, str]:
     if not good:
         middle = np.median(time[event] if event.any() else time)
         day = float(max((day for day in (*EARLY, *DAYS) if day <= middle), default=1))
-        return day, f"{len(time)} development patients: by the median time of an event, as no usual day has enough of them"
+        told = f"{len(time)} development patients: by the median time of an event, as no usual day has enough of them"
+        return day, told
     day = good[-1]
     told = f"{len(time)} development patients: by then {(event & (time <= day)).sum()} had the event, {(time > day).sum()} were at risk"
     return float(day), told

@@ -35,7 +35,7 @@ def test_curve_median_and_chances_are_those_of_the_exponential(mean):
     if half > TIMES[-1]:
         assert said.median_days["estimate"] is None
     else:
-        late = said.median_days["estimate"] - half  # a chord of 10 days lies above an exponential, by 10² / 8 / mean days
+        late = said.median_days["estimate"] - half  # a chord of 10 days lies above an exponential
         assert -1e-6 <= late <= 1.5 * 10**2 / 8 / mean
     assert said.curve["days"][0] == 0 and said.curve["survival"][0] == 1
     assert np.all(np.diff(said.curve["survival"]) <= 0)

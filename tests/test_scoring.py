@@ -44,15 +44,14 @@ def ours(study, patients) -> Prognosis:
     risk = np.log(patients.biomarkers["tumour_ml"]).loc[table["patient_id"]].round(1).to_numpy()
     survival = np.exp(-np.asarray(study.times) / 500 * np.exp(risk - 1)[:, None])
     table = table.assign(risk=risk, days=day_at(survival, study.times, 0.5))
-    return Prognosis(table.assign(**{f"s_{k}": column for k, column in enumerate(survival.T)}), np.asarray(study.times))
+    return Prognosis(table.join(pd.DataFrame(survival).add_prefix("s_")), study.times)
 
 
 @pytest.fixture
 def file(ours, tmp_path):
     """`file(columns, name)`: theirs as a CSV; the columns are those of `whole`."""
-    whole = ours.table[["patient_id", "risk", "days"]].assign(
-        **{f"s_{float(day)}": ours.table[f"s_{k}"] for k, day in enumerate(ours.times)}
-    )
+    curves = ours.table[ours.columns].set_axis([f"s_{float(day)}" for day in ours.times], axis=1)
+    whole = ours.table[["patient_id", "risk", "days"]].join(curves)
 
     def written(*names, name="theirs.csv", change=lambda table: table):
         curves = [column for column in whole if column.startswith("s_")]

@@ -182,8 +182,9 @@ def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=N
 
 def without_day(prognosis) -> tuple[int, int]:
     """How many patients the model has no day for, in one of its rows or more, and of how many."""
-    rows = pd.Series(np.isinf(prognosis.table["days"].to_numpy(float))).groupby(prognosis.table["patient_id"].to_numpy()).any()
-    return int(rows.sum()), len(rows)
+    table = prognosis.table
+    lacking = np.isinf(table["days"].to_numpy(float))
+    return table.loc[lacking, "patient_id"].nunique(), table["patient_id"].nunique()
 
 
 def p_values(prognosis, outcome) -> dict[str, float]:
