@@ -64,7 +64,8 @@ def halved(name: str) -> Halved:
     survival = np.array([curve(times) for curve in fitted.predict_survival_function(x.iloc[held])])
     keys = {"cohort": name, "model": "cox", "seed": 0, "repeat": 0, "fold": -1, "split": "test"}
     table = pd.DataFrame({**keys, "patient_id": known["patient_id"].iloc[held].to_numpy()})
-    table["risk"], table["days"] = fitted.predict(x.iloc[held]), day_at(survival, times, 0.5)
+    days = np.minimum(day_at(survival, times, 0.5), times[-1])  # a day of everyone, so that scores of days are defined
+    table["risk"], table["days"] = fitted.predict(x.iloc[held]), days
     table = table.assign(high_risk=table["risk"] > np.median(fitted.predict(x.iloc[train])))
     table = table.assign(**{f"s_{k}": column for k, column in enumerate(survival.T)})
     outcome, train_outcome = (known.iloc[half].reset_index(drop=True) for half in (held, train))

@@ -406,6 +406,8 @@ MISTAKES = {  # what is written in place of what, and what the sentence says of 
     ("seed: 41}", "seed: forty-one}"): '`transfer.seed` is "forty-one", expected a whole number',
     ("learning_rate: 0.001", "learning_rate: 0,001"): "`training.1` is no choice of this study",
     ("horizon_days: {other: 365}", "horizon_days: {other: 365, 2: 3}"): "`scores.horizon_days",
+    ("last_day: 7300", "last_day: 0"): "`curves.last_day` is 0, expected more than 0",
+    ("last_day: 7300, days: 180", "last_day: 7300, days: 2"): "`curves.days` is 2, expected 10 or more",
     ("orientation: LPS", "orientation: lps"): "`preprocess.orientation` is \"lps\", expected 'LPS' or 'RAS'",
     ("regions: [tumour]", "regions: [tumour, Oedema]"): '`biomarkers.regions[2]` is "Oedema", expected \'tumour\'',
     ("bins: {mr:", "bins: {MR:"): "`biomarkers.bins.MR` is not known, expected 'mr', 'ct' or 'pt'",

@@ -318,6 +318,16 @@ def test_one_column_of_another_day_is_scored_on_its_own_day_and_an_option_asks_f
     assert found == pytest.approx(expected)
 
 
+def test_a_day_between_two_columns_is_read_straight_and_said_to_be(study, file):
+    path = file(change=lambda table: table[["patient_id"]].assign(s_340=0.6, s_440=0.2))
+    found = scored(path)
+    (time, event), alive = arrays(study, study.development), 0.6 - 0.4 * (HORIZON - 340) / 100
+    train = study.outcome(study.development).reset_index()
+    expected = brier_at(time, event, np.full(len(time), alive), HORIZON, train)
+    assert found["scores"]["cv"]["brier"]["estimate"] == pytest.approx(expected)
+    assert any("straight between the columns of 340 and 440 days" in note for note in found["notes"])
+
+
 def test_a_threshold_calls_who_just_meets_it(study, file):
     path = file(change=lambda table: table[["patient_id"]].assign(s_365=0.8))
     (row,) = scored(path, folds=False, threshold=0.2)["days"]["everyone"]
