@@ -83,7 +83,7 @@ def cumulative_auc(time_days, event, risk_at, times, train_outcome, *, groups=No
 
 
 def deaths_between(time_days, event, times, *, counts=None):
-    """How far Kaplan–Meier's curve falls from each of `times` to the next, from day 0: what an AUC of that day counts for.
+    """How far Kaplan–Meier's curve falls to each of `times` since the one before, or day 0: what an AUC of it counts for.
 
     The mean so weighted is scikit-survival's, and depends little on which days are asked about. Lambert, Chevret 2016
     (doi:10.1177/0962280213515571).
