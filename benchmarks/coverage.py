@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.stats import binomtest, rankdata
 from tqdm import tqdm
 
-from survpack import paths
+from survpack import params, paths
 from survpack.inference import bootstrap, folds_of
 from survpack.metrics import brier_at, censoring_reach, concordance, scores, survival_at, valid_times
 from survpack.phantom.shared import FollowUp, Weibull
@@ -87,12 +87,13 @@ def prognosis(cohort: Drawn, times, folds: int) -> Prognosis:
 
 
 class Truth(NamedTuple):
-    """The rule's scores in the population: C under censoring, Uno's C by its last day, AUC and Brier by day."""
+    """The rule's scores in the population: C under censoring, Uno's C by its last day; the living, AUC and Brier by day."""
 
     harrell_c: float
     uno_days: np.ndarray
     uno_c: np.ndarray
     times: np.ndarray
+    alive: np.ndarray
     auc: np.ndarray
     brier: np.ndarray
 
@@ -102,8 +103,9 @@ class Truth(NamedTuple):
         area = np.trapezoid(self.brier[inside], grid) / (grid[-1] - grid[0])
         uno = float(np.interp(last_day, self.uno_days, self.uno_c))
         at_horizon = float(self.brier[self.times == HORIZON][0])
-        return {"harrell_c": self.harrell_c, "uno_c": uno, "auc": self.auc[inside].mean(), "ibs": area,
-                "brier": at_horizon}  # fmt: skip
+        died = -np.diff(self.alive[inside], prepend=1.0)
+        auc = np.average(self.auc[inside][died > 0], weights=died[died > 0])
+        return {"harrell_c": self.harrell_c, "uno_c": uno, "auc": auc, "ibs": area, "brier": at_horizon}
 
 
 def truth(setting: Setting, times, population: int = POPULATION) -> Truth:
@@ -111,15 +113,16 @@ def truth(setting: Setting, times, population: int = POPULATION) -> Truth:
     people = drawn(setting, population, [1, 0])
     days = np.linspace(0.5, 1.0, 6) * setting.follow_up.study_days
     later = [concordance(people.death, people.death < day, people.seen) for day in days]
-    ranks, auc, brier = rankdata(people.seen), [], []
+    ranks, left, auc, brier = rankdata(people.seen), [], [], []
     for day, alive in zip(times, survival(people.seen, times).T, strict=True):
         dead = people.death <= day
         count = dead.sum()
+        left.append(1 - count / population)
         pairs = count * (population - count)
         auc.append((ranks[dead].sum() - count * (count + 1) / 2) / pairs if pairs else np.nan)
         brier.append(np.mean((alive - ~dead) ** 2))
     known = concordance(people.time_days, people.event, people.seen)
-    return Truth(known, days, np.array(later), times, np.array(auc), np.array(brier))
+    return Truth(known, days, np.array(later), times, *map(np.array, (left, auc, brier)))
 
 
 def held(setting: Setting, exact: Truth, patients: int, repeats: int, confidence: float, seed) -> dict[str, bool]:
@@ -147,9 +150,8 @@ def _scored(said: Prognosis, outcome: pd.DataFrame, train: pd.DataFrame, counts)
 def covered(setting: Setting, *, cohorts=200, patients=148, repeats=1000, confidence=0.95, seed=61,
             population=POPULATION) -> pd.DataFrame:  # fmt: skip
     """One row a cohort, one column a metric: did the interval hold the truth?"""
-    grid_of = drawn(setting, 2000, [2, 0])  # another cohort, on which the rule was made
-    times = np.union1d(time_grid(grid_of.time_days, grid_of.event), HORIZON)
-    exact = truth(setting, times, population)
+    times = time_grid(params.load().curves, [HORIZON])
+    exact = truth(setting, times[times <= setting.follow_up.study_days], population)
     bar = tqdm(range(cohorts), desc="cohorts", mininterval=5)
     return pd.DataFrame([held(setting, exact, patients, repeats, confidence, [seed, number]) for number in bar])
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from benchmarks.radiomics import merged
 from survpack import inference, metrics, params, paths
-from survpack.prognosis import Prognosis, median_days, time_grid
+from survpack.prognosis import Prognosis, day_at, time_grid
 
 CORES = 2
 FOLDS = 5
@@ -35,7 +35,7 @@ def cohort(patients: int, models: int, seed: int = 1) -> tuple[pd.DataFrame, lis
     people = pd.DataFrame({"patient_id": [f"P{k:04d}" for k in range(patients)]})
     people["time_days"], people["event"] = np.ceil(np.minimum(death, censored)), death <= censored
     held = rng.permutation(patients) < patients // 5
-    times = time_grid(people["time_days"][~held], people["event"][~held])
+    times = time_grid(params.load().curves)
     keys = people[["patient_id"]].assign(cohort="simulated", seed=0, repeat=0)
     keys["fold"] = np.where(held, -1, np.arange(patients) % FOLDS)
     keys["split"] = np.where(held, "test", "cv")
@@ -44,7 +44,7 @@ def cohort(patients: int, models: int, seed: int = 1) -> tuple[pd.DataFrame, lis
         risk = true + rng.normal(size=patients)
         curves = np.exp(-np.outer(np.exp(risk / 2), times) / 400)
         columns = pd.DataFrame(curves, columns=[f"s_{k}" for k in range(len(times))])
-        table = keys.assign(model=model, risk=risk, days=median_days(curves, times))
+        table = keys.assign(model=model, risk=risk, days=day_at(curves, times, 0.5))
         found[model] = Prognosis(pd.concat([table, columns], axis=1), times)
     return people, people.loc[~held, "patient_id"].tolist(), found
 

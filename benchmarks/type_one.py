@@ -109,7 +109,7 @@ def cross_validated(model: str, patients: Patients, choices: params.Params, repe
     """Out-of-fold predictions, and C of each fold's model in the population."""
     outcome = patients.outcome.reset_index()
     fold = splits._folds(outcome, FOLDS, 7 + repeat).to_numpy()
-    times = time_grid(outcome["time_days"], outcome["event"])
+    times = time_grid(choices.curves, [HORIZON])
     parts, true = [], []
     for held in range(FOLDS):
         fitted = build(MODELS[model], choices).fit(patients.take(patients.outcome.index[fold != held]))

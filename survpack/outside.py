@@ -21,12 +21,12 @@ from survpack.adapters.reading import without_blanks
 from survpack.errors import BadInput
 from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.models import MODELS
-from survpack.prognosis import Prognosis, time_grid
+from survpack.prognosis import Prognosis
 from survpack.study import TEST_FOLD, Study
 
 CURVE = re.compile(r"s_(\d+(?:\.\d+)?)")  # a column of survival curves: S at so many days
 NEAR = 0.9  # a curve speaks of the horizon if it is given there, or not earlier than this share of it,
-STEPS = 20  # or reaches it in so many steps, as a fitted curve does, which is flat between two days of death
+STEPS = 20  # or reaches it in so many columns that it may be read between two of them
 
 
 EARLY = 0.1  # curves that end before this share of the median follow-up may be named by months
@@ -57,7 +57,7 @@ class Outside(NamedTuple):
 
     def speaks_of(self, day: float) -> bool:
         """Whether curves tell the probability of living beyond the day."""
-        return _column_of(self.given, day) is not None
+        return _speaks_of(self.given, day)
 
 
 def read(path: Path, study: Study, *, together: bool = False, horizon: float | None = None) -> Outside:
@@ -86,8 +86,7 @@ def read(path: Path, study: Study, *, together: bool = False, horizon: float | N
     model = _name(path)
     if model in MODELS:
         refuse(path, f"'{model}' is a model of the study", "a name of its own", "rename the file")
-    table, ours = _table(path)
-    table, curves = _checked(path, table, study)
+    table, curves = _checked(path, _table(path), study)
     curves = curves if any(curves.values()) else {}  # of day 0 alone a curve says nothing
     times, survival = np.array(list(curves.values())), table[list(curves)].to_numpy(float)
     if together and "fold" in table:
@@ -106,13 +105,13 @@ def read(path: Path, study: Study, *, together: bool = False, horizon: float | N
     if several:
         notes.append(f"Column `fold` names {len(set(folds))} models: only patients of one of them are compared.")
     if not curves:  # ranked within a fold: a patient elsewhere changes nothing there
-        times = _grid(study, table["patient_id"]) if together else np.asarray(study.times)
+        times = study.times
         ranks = risk.groupby(pd.Series(folds, risk.index)).rank(pct=True).to_numpy()
         survival = np.repeat(
             (1 - ranks[:, None]) / 2, len(times), axis=1
         )  # at most one half: it says nothing of a median
     keys = {"cohort": study.name, "model": model, "seed": 0, "repeat": 0, "fold": folds}
-    made = table[["patient_id"]].assign(**keys, split=split, risk=risk, days=table.get("days", 0.0), own_days=not ours)
+    made = table[["patient_id"]].assign(**keys, split=split, risk=risk, days=table.get("days", 0.0))
     made = pd.concat([made, pd.DataFrame(survival).add_prefix("s_")], axis=1)
     given = tuple(day for day in curves.values() if day)
     horizon = horizon or (given[0] if together and len(given) == 1 else study.horizon_days)
@@ -175,15 +174,6 @@ def _in_months(given: tuple[float, ...], study: Study, ids) -> list[str]:
     ]
 
 
-def _grid(study: Study, ids) -> np.ndarray:
-    """Days at which a risk without a curve is asked about, from the events of those predicted."""
-    known = study.cohort.outcome
-    known = table_of(known[known["patient_id"].isin(ids)])
-    return (
-        time_grid(*(known[name].to_numpy() for name in ("time_days", "event"))) if known["event"].any() else np.ones(1)
-    )
-
-
 def refuse(path: Path, found: str, expected: str, remedy: str) -> NoReturn:
     """Raise BadInput in the one sentence that all of it has."""
     raise BadInput(f"{path}: {found}, expected {expected}; {remedy}.") from None
@@ -214,8 +204,8 @@ def _damaged(path: Path, found: str) -> NoReturn:
     refuse(path, f"`times` in its metadata is {found}", expected, "write it as CSV, with columns such as `s_180`")
 
 
-def _table(path: Path) -> tuple[pd.DataFrame, bool]:
-    """A CSV is read as text, so that ids keep their zeros and a column named twice is seen; is it the study's own file?"""
+def _table(path: Path) -> pd.DataFrame:
+    """A CSV is read as text, so that ids keep their zeros and a column named twice is seen."""
     if not path.is_file():
         refuse(path, "no such file", "a CSV or parquet table of predictions", "check its path")
     try:
@@ -224,15 +214,15 @@ def _table(path: Path) -> tuple[pd.DataFrame, bool]:
             table = table.reset_index(drop=table.index.name is None)
             curves = [name for name in table if CURVE.fullmatch(str(name))]
             if times is None or not curves:
-                return table, times is not None
+                return table
             own = {f"s_{k}": f"s_{days}" for k, days in enumerate(_days(path, times))}
             if set(own) != set(curves):
                 _damaged(path, f"{len(own)} days for {len(curves)} columns")
-            return table.rename(columns=own), True
+            return table.rename(columns=own)
         rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # what pandas and pyarrow raise for what they cannot read
         refuse(path, f"not readable ({' '.join(str(error).split())[:120]})", "a table", "write it as CSV, with commas")
-    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True), False
+    return rows.iloc[1:].set_axis(rows.iloc[0].fillna("").str.strip(), axis=1).reset_index(drop=True)
 
 
 def _checked(path: Path, table: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -273,7 +263,7 @@ def _numbers(path: Path, table: pd.DataFrame, name: str, at: float | None) -> pd
     numbers = pd.to_numeric(given, errors="coerce").astype(float)
     expected, right = "a finite number", np.isfinite(numbers)
     if name == "days":
-        expected, right = "a number of days, 0 or more", right & (numbers >= 0)
+        expected, right = "a number of days, 0 or more (`inf`: none)", numbers >= 0
     elif at == 0:
         expected, right = "1, the survival at day 0 (a column is named by its days, as `s_180`)", numbers == 1
     elif at is not None:
@@ -293,11 +283,18 @@ def _no_gaps(path: Path, table: pd.DataFrame) -> None:
         refuse(path, found, "the model of every patient", "fill it in, or drop the column to compare all patients")
 
 
-def _column_of(days, horizon: float) -> float | None:
-    """The day whose column says S at the horizon: it is given there or shortly before, or the curve is fine."""
-    last = max((day for day in days if 0 < day <= horizon), default=None)
-    near = last is not None and (last >= NEAR * horizon or (len(days) >= STEPS and max(days) >= horizon))
-    return last if near else None
+def _speaks_of(days, horizon: float) -> bool:
+    """Whether curves tell S at the horizon: it is given there or shortly before, or the curve is fine."""
+    last = max((day for day in days if 0 < day <= horizon), default=0)
+    return last >= NEAR * horizon or (last > 0 and len(days) >= STEPS and max(days) >= horizon)
+
+
+def _read_at(days, horizon: float) -> str:
+    """From which columns S at the horizon is: as `prognosis.curve_at` reads curves."""
+    last, later = max(day for day in days if day <= horizon), [day for day in days if day > horizon]
+    if last == horizon or not later:
+        return f"by the column of {last:g} days"
+    return f"straight between the columns of {last:g} and {min(later):g} days"
 
 
 def _allowed(
@@ -309,12 +306,12 @@ def _allowed(
         allowed |= {"ibs", "ibs_skill"}
         notes.append(
             f"Curves are given at {len(days)} times from {days[0]:g} to {days[-1]:g} days: integrated scores, and the AUC "
-            "over time, are means over those of them within follow-up, and compare only with curves given there."
+            "over time, are means over those of them within follow-up (an AUC counts for the deaths since the day before), "
+            "and compare only with curves given there."
         )
-    last = _column_of(days, horizon)
-    if last is not None:
+    if _speaks_of(days, horizon):
         allowed |= {"brier", *metrics.CALIBRATION}
-        notes.append(f"Brier score and calibration are of {horizon:g} days, by the column of {last:g} days.")
+        notes.append(f"Brier score and calibration are of {horizon:g} days, {_read_at(days, horizon)}.")
     if "days" in table:
         allowed |= {*metrics.DAYS}
     absent = [tables.HEADINGS[one] for one in metrics.METRICS if one not in allowed and one not in metrics.GROUPS]

@@ -255,6 +255,13 @@ class Scores(_Section):
         return {**drawn, "inflation": self.inflation.at(concordance) if fitted else 1.0}
 
 
+class Curves(_Section):
+    """The days of survival curves: `prognosis.time_grid`."""
+
+    last_day: float = Field(gt=0, le=40_000)  # more than a century is a slip of the hand
+    days: int = Field(ge=10, le=1000)
+
+
 class Gate(_Section):
     permutations: int = Field(ge=1, le=MOST)
     level: float = Field(gt=0.5, lt=1)
@@ -324,6 +331,7 @@ class Params(_Section):
     classical: Classical
     longitudinal: Longitudinal
     transfer: Transfer
+    curves: Curves
     scores: Scores
     gate: Gate
     designs: Designs

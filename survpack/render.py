@@ -161,6 +161,8 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "inflation_repeats": f"{chosen.scores.inflation.repeats:g}",
         "coverage_wanted": f"{amount(100 * chosen.scores.coverage)} %",
         "workup_days": amount(LATEST),
+        "curve_days": amount(chosen.curves.days),
+        "curve_last": amount(chosen.curves.last_day),
         "small_cell": f"{_count(chosen.scores.small_cell.patients, 'patient')} or "
         f"{_count(chosen.scores.small_cell.events, 'event')}",
         "confidence": f"{amount(100 * chosen.scores.confidence)} %",

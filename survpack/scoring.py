@@ -296,7 +296,7 @@ def _by_day(study: Study, theirs: Outside, side: Side, threshold: float) -> list
 
 def _days(study: Study, theirs: Outside) -> list[float]:
     """Days that are scored one by one: the curve's own if these are few, else the study's that it speaks of."""
-    asked = {theirs.horizon, *(theirs.given if 0 < len(theirs.given) <= MOST_DAYS else tables.horizons(study))}
+    asked = {theirs.horizon, *(theirs.given if 0 < len(theirs.given) <= MOST_DAYS else study.horizons_days)}
     return sorted(day for day in asked if not theirs.given or theirs.speaks_of(day))
 
 

@@ -10,7 +10,8 @@ Found once, in stage 01, from the development patients and their scans at baseli
   about it, outward to 10 HU.
 - `biomarkers.spacing_mm`: the cube that holds as much as the median native voxel of the masks, to 0.5 mm, at least 1 mm.
 - `scores.horizon_days`: the latest of `DAYS` by which ten patients (or half of those who ever have it) had the event,
-  which a fifth outlived or were followed beyond, and after which somebody still has the event.
+  which a fifth outlived or were followed beyond, and after which somebody still has the event; else the last of `EARLY`
+  and `DAYS` by the median time of an event. A day of nobody's: curves are kept on it (`prognosis.time_grid`).
 - `scores.horizons_days`: that one and the two of `DAYS` before it by which anybody had the event.
 - `longitudinal.landmarks_days`: the first three of `LANDMARKS` by which a tenth of the patients, and ten (or all who ever
   were), had been seen again while at risk, and after which ten (or half) of the events come.
@@ -39,6 +40,7 @@ ACROSS = 4  # voxels of a usual lesion
 FINEST_MM = 1.0  # of radiomics
 WINDOWED = 40  # patients whose CT is read for the window, spread evenly over the table
 AROUND_MM, STEP_HU = 10, 10
+EARLY = (1, 2, 3, 5, 7, 10, 14, 21)  # days for those who are not followed to any of the others
 DAYS = (30, 60, 90, 180, 365, 730, 1095, 1460, 1825, 2555, 3650)
 LANDMARKS = (30, 60, 90, 180, 270, 365, 540, 730, 1095)
 EVENTS, AT_RISK, SEEN_AGAIN = 10, 0.2, 0.1
@@ -142,8 +144,10 @@ def horizon(outcome: pd.DataFrame) -> tuple[float, str]:
         if (event & (time <= day)).sum() >= least and (time > day).mean() >= AT_RISK and (event & (time > day)).any()
     ]  # fmt: skip
     if not good:
-        day = max(float(np.round(np.median(time[event] if event.any() else time))), 1.0)
-        return day, f"{len(time)} development patients: the median time of an event, as no usual day has enough of them"
+        middle = np.median(time[event] if event.any() else time)
+        day = float(max((day for day in (*EARLY, *DAYS) if day <= middle), default=1))
+        told = f"{len(time)} development patients: by the median time of an event, as no usual day has enough of them"
+        return day, told
     day = good[-1]
     told = f"{len(time)} development patients: by then {(event & (time <= day)).sum()} had the event, {(time > day).sum()} were at risk"
     return float(day), told

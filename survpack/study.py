@@ -116,6 +116,13 @@ class Study:
         return params_module.per_cohort(given, self.name, lambda: settings.horizon(self.followed)[0])
 
     @property
+    def horizons_days(self) -> list[float]:
+        """Days at which decisions are judged: the listed ones, and that of calibration."""
+        given = self.params.scores.horizons_days
+        listed = params_module.per_cohort(given, self.name, lambda: settings.horizons(self.followed)[0])
+        return sorted({*listed, self.horizon_days})
+
+    @property
     def followed(self) -> pd.DataFrame:
         """Outcome of the development patients; of everybody where nobody is held out."""
         split = (self.paths.cohort / "splits.parquet").exists()
@@ -148,10 +155,21 @@ class Study:
         return self.cohort.outcome.set_index("patient_id")["site"]
 
     @cached_property
-    def times(self) -> pd.Series:
-        """The common grid of survival curves, from the events of development patients."""
-        outcome = self.outcome(self.development)
-        return time_grid(outcome["time_days"], outcome["event"])
+    def times(self) -> np.ndarray:
+        """The days of survival curves, of params.yaml alone; every horizon is one of them."""
+        return time_grid(self.params.curves, [*self.horizons_days, *self.params.prognosis.horizons_days])
+
+    def times_of(self, cohort: Cohort) -> np.ndarray:
+        """What `times` would be, were the cohort another: the gate asks with other outcomes."""
+        other = Study(self.name, self.params, self.paths)
+        vars(other)["cohort"] = cohort
+        return other.times
+
+    @property
+    def followed_times(self) -> np.ndarray:
+        """Those of `times` up to the last event of development, beyond which curves are level: what is shown of them."""
+        last = self.followed.query("event")["time_days"].max()
+        return self.times[: max(np.searchsorted(self.times, last, side="right"), 1)]
 
     def fold(self, fold: int) -> tuple[list[str], list[str]]:
         """Training and evaluation patients; for `TEST_FOLD` the development and the test set."""
@@ -288,7 +306,7 @@ def fit_digest(study: Study, model: str) -> str:
     here = Path(__file__).parent
     for path in [*sorted((here / "models").glob("*.py")), *(here / module for module in CODE)]:
         digest.update(path.read_bytes())
-    digest.update(model.encode())
+    digest.update(study.times.tobytes() + model.encode())
     return digest.hexdigest()[:12]
 
 

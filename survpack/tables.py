@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from survpack import few, settings
+from survpack import few
 from survpack.adapters import ADAPTERS, Source
 from survpack.cohort import Cohort
 from survpack.figures import (
@@ -28,7 +28,6 @@ from survpack.inference import bootstrap
 from survpack.metrics import METRICS, concordance
 from survpack.numbers import DIGITS, amount, known, p_text
 from survpack.numbers import interval_text as _interval_text
-from survpack.params import per_cohort
 from survpack.paths import written_whole
 from survpack.phantom import PHANTOMS
 from survpack.radiomics import GIVEN, RADIOMIC
@@ -486,13 +485,6 @@ def without_day_words(found: dict[str, dict]) -> str:
         f"{len(lacking)} of {len(found)} models are not scored in days, since the curves of some patients do not fall to one "
         f"half within follow-up and have no median (patients without one): {'; '.join(lacking)}."
     )
-
-
-def horizons(study: Study) -> list[float]:
-    """Days at which decisions are judged: the listed ones and the main one."""
-    given = study.params.scores.horizons_days
-    days = per_cohort(given, study.name, lambda: settings.horizons(study.followed)[0])
-    return sorted({*days, study.horizon_days})
 
 
 def bounds(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from survpack.biomarkers import NOTES, Biomarkers
 from survpack.cohort import Cohort
+from survpack.params import load
 from survpack.preprocess import CropSet
+from survpack.prognosis import time_grid
 from survpack.splits import make_splits
 
 PATIENTS, SIDE = 80, 32
@@ -62,6 +64,7 @@ def clean(seed: int = 0) -> dict:
         "measured": measured,
         "crops": CropSet(ids, images, masks, MODALITIES, ["enhancing"], 2.0),
         "choice": CHOICE,
+        "grid": lambda cohort: time_grid(load().curves, [365]),
     }
 
 
@@ -254,6 +257,38 @@ def outcome_as_the_brightest_voxel_anywhere(parts):
         images[np.arange(PATIENTS), 1, *place.T] = 3 + np.log(time)
 
     _image(parts, mark)
+
+
+# --- curves that know how those end of whom they speak
+
+
+def days_of_events(time, event, size: int = 40) -> np.ndarray:
+    """The days of curves as they once were: quantiles of all days of events, ended by the last death of all."""
+    return np.unique(np.quantile(np.asarray(time)[event], np.linspace(0, 1, size)))
+
+
+@leak("no curve by one's own outcome")
+def curves_on_the_days_of_all_events(parts):
+    held = parts["splits"].query("split == 'test'")["patient_id"]
+
+    def grid(cohort):
+        people = cohort.participants[~cohort.participants["patient_id"].isin(held)]
+        return days_of_events(people["time_days"], people["event"])
+
+    parts["grid"] = grid
+    people = parts["cohort"].participants[lambda table: ~table["patient_id"].isin(held) & table["event"]]
+    return people.loc[people["time_days"].isin(grid(parts["cohort"])), "patient_id"].tolist()
+
+
+@leak("no curve by one's own outcome", "fold -1, which is held out")
+def curves_on_days_that_the_test_set_made(parts):
+    held = parts["splits"].query("split == 'test'")["patient_id"]
+
+    def grid(cohort):
+        people = cohort.participants
+        return np.linspace(0.03, 3, 40) * people.loc[people["patient_id"].isin(held), "time_days"].median()
+
+    parts["grid"] = grid
 
 
 # --- controls that are none

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-from survpack.prognosis import Prognosis, median_days, time_grid
+from survpack.prognosis import Prognosis, day_at
 
 SKSURV = ("whas500", "gbsg2", "veterans_lung_cancer", "aids", "flchain")
 NAMES = (*SKSURV, "rossi")
@@ -59,11 +59,13 @@ def halved(name: str) -> Halved:
     x = features.fillna(features.iloc[train].median())
     x = (x - x.iloc[train].mean()) / x.iloc[train].std().where(lambda spread: spread > 0, np.inf)
     fitted = CoxPHSurvivalAnalysis(alpha=1.0).fit(x.iloc[train], Surv.from_arrays(event[train], time[train]))
-    times = np.round(time_grid(time[train], event[train]), 6)  # a day is the same in single precision
+    days = np.quantile(time[train][event[train]], np.linspace(0, 1, 40))  # of use in whatever unit the data are
+    times = np.unique(np.round(days, 6))  # a day is the same in single precision
     survival = np.array([curve(times) for curve in fitted.predict_survival_function(x.iloc[held])])
     keys = {"cohort": name, "model": "cox", "seed": 0, "repeat": 0, "fold": -1, "split": "test"}
     table = pd.DataFrame({**keys, "patient_id": known["patient_id"].iloc[held].to_numpy()})
-    table["risk"], table["days"] = fitted.predict(x.iloc[held]), median_days(survival, times)
+    days = np.minimum(day_at(survival, times, 0.5), times[-1])  # a day of everyone, so that scores of days are defined
+    table["risk"], table["days"] = fitted.predict(x.iloc[held]), days
     table = table.assign(high_risk=table["risk"] > np.median(fitted.predict(x.iloc[train])))
     table = table.assign(**{f"s_{k}": column for k, column in enumerate(survival.T)})
     outcome, train_outcome = (known.iloc[half].reset_index(drop=True) for half in (held, train))

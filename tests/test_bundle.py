@@ -196,7 +196,8 @@ def test_a_bundle_predicts_what_the_study_predicts_and_is_the_same_bytes_twice(m
         np.testing.assert_allclose(after, before, rtol=1e-6)
     said = Prognosis.load(study.paths.predictions("hybrid-tiny-cox")).of("test")
     held = study.patients.take(said.table["patient_id"])
-    np.testing.assert_allclose(made.model.predict(held, made.times).survival, said.survival, rtol=1e-6)
+    np.testing.assert_allclose(made.model.predict(held, said.times).survival, said.survival, rtol=1e-6)
+    np.testing.assert_array_equal(made.times, study.followed_times)  # a card shows no curve where nobody was followed
     assert list(made.reference_frame) == list(fitted.frame(study.patients))
     assert made.reference_embedding.shape == (1, *fitted.embed(study.patients).shape[1:])
     again = bundle.make(study, "hybrid-tiny-cox", tmp_path / "again")

@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines.utils import concordance_index
 from scipy.stats import mannwhitneyu, spearmanr
+from sksurv.nonparametric import kaplan_meier_estimator
 
 from survpack import gate
+from survpack.cohort import Cohort
 from survpack.errors import BadInput
-from survpack.gate import closeness, controls, scans
+from survpack.gate import closeness, controls, curves, scans
+from survpack.params import load
+from survpack.prognosis import day_at, time_grid
 
 
 @cache
@@ -78,6 +82,39 @@ def test_real_tumour_masks_raise_no_near_copy():
         pytest.skip("SURVPACK_DATA has no kits19")
     volumes = {"mask": np.array(crops, np.float32)}
     assert scans.near_copies([str(k) for k in range(len(crops))], volumes) == {}
+
+
+def out_of_fold(days, time, event, fold, restricted):
+    """The day on which the Kaplan–Meier curve of the other folds, kept on `days`, falls to one half, each patient's."""
+    said = np.empty(len(time))
+    for held in np.unique(fold):
+        known, curve = kaplan_meier_estimator(event[fold != held], time[fold != held])
+        kept = np.r_[1.0, curve][np.searchsorted(known, days, side="right")][None]
+        said[fold == held] = day_at(kept, days, 0.5)[0]
+    return np.where(np.isfinite(said), said, days[-1]) if restricted else said
+
+
+def test_a_curve_on_the_days_of_all_events_is_the_day_of_death_of_a_patient_held_out_and_is_caught():
+    """41 patients, of whom 12 or so die: most curves do not halve, and end where the grid does."""
+    named, caught = np.zeros((2, 100), bool), np.zeros((2, 40), bool)
+    of_params = time_grid(load().curves, [365])
+    for number in range(100):
+        rng = np.random.default_rng(number)
+        death, end, fold = rng.exponential(4000, 41), rng.uniform(300, 2500, 41), rng.permutation(41) % 5
+        time, event = np.ceil(np.minimum(death, end)), death <= end
+        of_events = planted_leaks.days_of_events(time, event)
+        for kind, (days, restricted) in enumerate([(of_events, True), (of_params, False)]):
+            named[kind, number] = (event & (out_of_fold(days, time, event, fold, restricted) == time)).any()
+        if number >= 40:
+            continue
+        people = pd.DataFrame({"patient_id": [f"P{k}" for k in range(41)], "time_days": time, "event": event})
+        cohort, splits = Cohort("drawn", people, pd.DataFrame(), {}, {}), people[["patient_id"]].assign(fold=fold)
+        grids = [lambda one: planted_leaks.days_of_events(one.participants["time_days"], one.participants["event"]),
+                 lambda _: of_params]  # fmt: skip
+        outcome = people.set_index("patient_id")
+        caught[:, number] = [curves.own_outcome(cohort, splits, outcome, grid).verdict == gate.FAILED for grid in grids]
+    assert named[0].mean() > 0.75 and not named[1].any()  # the issue: 85 % of cohorts
+    assert caught[0].all() and not caught[1].any()
 
 
 # --- what it says

@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import norm, ttest_1samp
 
+from survpack import params
 from survpack.errors import BadInput
 from survpack.inference import (
     MOST_PARTS,
@@ -50,7 +51,7 @@ def study(patients, longest, seed=0, noise=(0.0, 3.0)):
     )
     fold = np.where(np.arange(patients) < patients // 5, -1, np.arange(patients) % 5)
     dev = participants[fold >= 0]
-    times = time_grid(dev["time_days"], dev["event"])
+    times = time_grid(params.load().curves)
     prognoses = {}
     for number, spread in enumerate(noise):
         risk = hazard + spread * rng.normal(size=patients)

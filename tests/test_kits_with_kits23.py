@@ -190,7 +190,7 @@ def test_every_model_is_fitted_to_the_first_and_read_on_the_rest_and_the_gate_is
     study = both["kits23"]
     hashes = pd.read_csv(study.paths.tables("cohort") / "hashes.csv", dtype=str, keep_default_na=False)
     crops = preprocess.CropSet.load(study.paths.crops)
-    proven = gate.check(study.cohort, study.splits, study.biomarkers, crops, study.params.gate, hashes)
+    proven = gate.check(study.cohort, study.splits, study.biomarkers, crops, study.params.gate, hashes, study.times_of)
     gate.require_passed(proven)
     table = gate.table(proven)
     small = {"no outcome in the scans", "shuffled voxels"}  # 36 patients without radiomics

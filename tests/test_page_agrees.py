@@ -36,7 +36,7 @@ from survpack.adapters import Source
 from survpack.cohort import IMAGES, Cohort
 from survpack.gate import predictors
 from survpack.params import SmallCell
-from survpack.prognosis import Prognosis, median_days
+from survpack.prognosis import Prognosis, day_at
 from survpack.study import Study, fit_all
 from survpack.tables import interval_text
 
@@ -317,13 +317,14 @@ CURVES = [[0.4, 0.2], [0.8, 0.5], [0.9, 0.8], [0.6, 0.4]]
 
 def test_a_day_that_is_but_the_end_of_the_grid_is_no_day():
     """Cox of mostly censored patients had R² −1.48 from such days; the same curves of those who have a median are scored."""
-    cut = prognosis(median_days(CURVES, [100.0, 200.0]), CURVES)
+    cut = prognosis(day_at(CURVES, [100.0, 200.0], 0.5), CURVES)
     found = metrics.scores(cut, OUTCOME, OUTCOME, 100.0, metrics=[*metrics.DAYS, "harrell_c"])
     assert all(np.isnan(found[name]) for name in metrics.DAYS) and np.isfinite(found["harrell_c"])
     assert metrics.without_day(cut) == (1, 4)
     reached = [[0.4, 0.2], [0.8, 0.5], [0.9, 0.49], [0.6, 0.4]]  # the last falls to one half on the very last day
-    whole = metrics.scores(prognosis(median_days(reached, [100.0, 200.0]), reached), OUTCOME, OUTCOME, 100.0)
-    assert whole["mae_days"] == pytest.approx((10 + 50 + 10) / 3)
+    whole = metrics.scores(prognosis(day_at(reached, [100.0, 200.0], 0.5), reached), OUTCOME, OUTCOME, 100.0)
+    first, last = 100 * 0.5 / 0.6, 100 + 100 * 0.1 / 0.2  # straight lines through one half
+    assert whole["mae_days"] == pytest.approx((90 - first + 200 - 150 + 190 - last) / 3)
 
 
 def test_a_model_that_predicts_days_of_its_own_has_them_beyond_the_grid_and_above_one_half():
@@ -332,7 +333,7 @@ def test_a_model_that_predicts_days_of_its_own_has_them_beyond_the_grid_and_abov
 
 
 def test_intervals_of_days_that_are_not_there_are_not_there():
-    cut = prognosis(median_days(CURVES, [100.0, 200.0]), CURVES)
+    cut = prognosis(day_at(CURVES, [100.0, 200.0], 0.5), CURVES)
     again = np.random.default_rng(0).integers(0, 3, (5, 4))
     found = metrics.scores(cut, OUTCOME, OUTCOME, 100.0, counts=again, metrics=["r2", "mae_hinge"])
     assert found["r2"].shape == (5,) and np.isnan(found["r2"]).all() and np.isnan(found["mae_hinge"]).all()
@@ -342,21 +343,24 @@ def test_a_risk_without_a_curve_says_nothing_of_a_median(tmp_path):
     """An outside file of `risk` and `days`: a day on the last of the grid that only ranks is a day."""
     ids = OUTCOME["patient_id"]
     cohort = SimpleNamespace(outcome=OUTCOME)
-    made = SimpleNamespace(cohort=cohort, name="toy", horizon_days=100.0)
+    made = SimpleNamespace(cohort=cohort, name="toy", horizon_days=100.0, times=np.array([100.0, 190.0]))
     path = tmp_path / "theirs.csv"
     pd.DataFrame({"patient_id": ids, "risk": [4, 3, 1, 2], "days": [90, 150, 190, 190]}).to_csv(path, index=False)
     theirs = outside.read(path, made, together=True)
     assert metrics.without_day(theirs.prognosis) == (0, 4)
 
 
-def test_a_kaplan_meier_curve_has_the_median_of_scikit_survival_or_none():
+def test_a_kaplan_meier_curve_has_the_median_of_scikit_survival_to_a_step_or_none():
     rng = np.random.default_rng(1)
     for share in (0.9, 0.2):
         time, event = rng.exponential(300, 80), rng.uniform(size=80) < share
         days, curve = kaplan_meier_estimator(event, time)
-        made = prognosis(median_days(curve[None], days), curve[None], days)
-        (day,) = metrics.sample.days_of(made)
-        assert day == (days[curve <= 0.5][0] if (curve <= 0.5).any() else np.inf)
+        (day,) = day_at(curve[None], days, 0.5)
+        if (curve <= 0.5).any():
+            first = int((curve <= 0.5).argmax())
+            assert days[first - 1] < day <= days[first]
+        else:
+            assert day == np.inf and metrics.without_day(prognosis([day], curve[None], days)) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ training:
 classical: {lesion: [tumour_ml], ridge: 1.0, l1_ratio: 0.5, inner_folds: 3, trees: 300, min_leaf: 6, budget: 8, seed: 13}
 longitudinal: {landmarks_days: {other: [180]}, epochs: 30, width: 16, ridge: 10, seed: 37}
 transfer: {sources: {mets: [chest], other: []}, sizes: [25], epochs: 16, pretrain_epochs: 6, seed: 41}
+curves: {last_day: 7300, days: 180}
 scores:
   {bootstrap: 500, confidence: 0.95, seed: 17, horizon_days: {other: 365}, horizons_days: {other: [365]},
    inflation: {at_chance: 1.35, none_from: 0.7, repeats: 1.1}, small_cell: {patients: 10, events: 5}, coverage: 0.9, test_reading: once, shown: [age], compare: [[age, volume]]}
@@ -405,6 +406,8 @@ MISTAKES = {  # what is written in place of what, and what the sentence says of 
     ("seed: 41}", "seed: forty-one}"): '`transfer.seed` is "forty-one", expected a whole number',
     ("learning_rate: 0.001", "learning_rate: 0,001"): "`training.1` is no choice of this study",
     ("horizon_days: {other: 365}", "horizon_days: {other: 365, 2: 3}"): "`scores.horizon_days",
+    ("last_day: 7300", "last_day: 0"): "`curves.last_day` is 0, expected more than 0",
+    ("last_day: 7300, days: 180", "last_day: 7300, days: 2"): "`curves.days` is 2, expected 10 or more",
     ("orientation: LPS", "orientation: lps"): "`preprocess.orientation` is \"lps\", expected 'LPS' or 'RAS'",
     ("regions: [tumour]", "regions: [tumour, Oedema]"): '`biomarkers.regions[2]` is "Oedema", expected \'tumour\'',
     ("bins: {mr:", "bins: {MR:"): "`biomarkers.bins.MR` is not known, expected 'mr', 'ct' or 'pt'",

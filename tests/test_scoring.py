@@ -16,7 +16,7 @@ from survpack.__main__ import main
 from survpack.cohort import Cohort
 from survpack.errors import BadInput
 from survpack.metrics import CALIBRATION, DAYS, RANKING, brier_at
-from survpack.prognosis import Prognosis, median_days
+from survpack.prognosis import Prognosis, day_at
 from survpack.study import Study
 
 HORIZON = 365
@@ -43,16 +43,15 @@ def ours(study, patients) -> Prognosis:
     table["split"] = table.pop("side").map({"dev": "cv", "test": "test"})
     risk = np.log(patients.biomarkers["tumour_ml"]).loc[table["patient_id"]].round(1).to_numpy()
     survival = np.exp(-np.asarray(study.times) / 500 * np.exp(risk - 1)[:, None])
-    table = table.assign(risk=risk, days=median_days(survival, study.times))
-    return Prognosis(table.assign(**{f"s_{k}": column for k, column in enumerate(survival.T)}), np.asarray(study.times))
+    table = table.assign(risk=risk, days=day_at(survival, study.times, 0.5))
+    return Prognosis(table.join(pd.DataFrame(survival).add_prefix("s_")), study.times)
 
 
 @pytest.fixture
 def file(ours, tmp_path):
     """`file(columns, name)`: theirs as a CSV; the columns are those of `whole`."""
-    whole = ours.table[["patient_id", "risk", "days"]].assign(
-        **{f"s_{float(day)}": ours.table[f"s_{k}"] for k, day in enumerate(ours.times)}
-    )
+    curves = ours.table[ours.columns].set_axis([f"s_{float(day)}" for day in ours.times], axis=1)
+    whole = ours.table[["patient_id", "risk", "days"]].join(curves)
 
     def written(*names, name="theirs.csv", change=lambda table: table):
         curves = [column for column in whole if column.startswith("s_")]
@@ -94,7 +93,7 @@ def evaluated(study, ours) -> dict:
 
 def test_our_own_predictions_in_a_file_have_the_scores_and_intervals_of_the_study(study, ours, file):
     found = scored(file("risk", "days", "curves"), test=True)["scores"]
-    expected = evaluated(study, replace(ours, table=ours.table.assign(own_days=True)))
+    expected = evaluated(study, ours)
     for split in ("cv", "test"):
         assert set(found[split]) == set(expected[split]) - {"hazard_ratio", "rmst_difference"}
         assert same(found[split], expected[split])
@@ -317,6 +316,16 @@ def test_one_column_of_another_day_is_scored_on_its_own_day_and_an_option_asks_f
     expected = brier_at(time, event, survival, 100, study.cohort.outcome)
     found = scored(file("curves"), folds=False, horizon=100)["scores"]["everyone"]["brier"]["estimate"]
     assert found == pytest.approx(expected)
+
+
+def test_a_day_between_two_columns_is_read_straight_and_said_to_be(study, file):
+    path = file(change=lambda table: table[["patient_id"]].assign(s_340=0.6, s_440=0.2))
+    found = scored(path)
+    (time, event), alive = arrays(study, study.development), 0.6 - 0.4 * (HORIZON - 340) / 100
+    train = study.outcome(study.development).reset_index()
+    expected = brier_at(time, event, np.full(len(time), alive), HORIZON, train)
+    assert found["scores"]["cv"]["brier"]["estimate"] == pytest.approx(expected)
+    assert any("straight between the columns of 340 and 440 days" in note for note in found["notes"])
 
 
 def test_a_threshold_calls_who_just_meets_it(study, file):
@@ -731,10 +740,10 @@ def test_a_file_of_few_patients_is_scored_as_asked_with_a_warning(file):
     assert not any("because it was asked" in note for note in scored(file("risk"), folds=False)["notes"])
 
 
-def test_days_of_the_study_s_own_file_that_are_but_the_end_of_its_grid_are_not_scored(study, ours, tmp_path):
+def test_days_of_the_study_s_own_file_that_a_curve_does_not_have_are_not_scored(study, ours, tmp_path):
     table = ours.table.copy()
     table.loc[table.index[:3], ours.columns] = 0.9
-    table["days"] = median_days(table[ours.columns], ours.times)
+    table["days"] = day_at(table[ours.columns], ours.times, 0.5)
     cut = int((table[ours.columns[-1]] > 0.5).sum())
     Prognosis(table, ours.times).save(tmp_path / "theirs.parquet")
     found = scored(tmp_path / "theirs.parquet", folds=False)

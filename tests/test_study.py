@@ -12,10 +12,11 @@ import pytest
 
 from survpack import paths
 from survpack import study as study_module
+from survpack.gate import curves as gate_curves
 from survpack.models import build
 from survpack.paths import NOTEBOOKS
 from survpack.preprocess import CropSet
-from survpack.prognosis import Prognosis, time_grid
+from survpack.prognosis import Prognosis
 from survpack.study import TEST_FOLD, Study, fit_all, fit_digest, fit_name, fitted
 
 PACKAGE = Path(study_module.__file__).parent
@@ -181,10 +182,20 @@ def test_high_risk_is_above_the_median_risk_of_the_training_patients(model, stud
         assert (rows["high_risk"] == (rows["risk"] > usual)).all()
 
 
-def test_curves_are_on_a_grid_of_development_events_only(study, small):
-    outcome = small.outcome.loc[study.development]
-    np.testing.assert_array_equal(study.times, time_grid(outcome["time_days"], outcome["event"]))
-    assert set(fit_all(study, "age").times) == set(study.times)
+def test_curves_are_on_days_that_nobodys_outcome_moves_and_every_horizon_is_one_of_them(study):
+    asked = {*study.params.prognosis.horizons_days, *study.horizons_days, study.horizon_days}
+    assert asked <= set(study.times) and study.times[-1] >= study.params.curves.last_day
+    np.testing.assert_array_equal(fit_all(study, "age").times, study.times)
+    people = study.cohort.participants
+    other = replace(study.cohort, participants=people.assign(time_days=people["time_days"] * 2, event=~people["event"]))
+    np.testing.assert_array_equal(study.times_of(other), study.times)
+    assert gate_curves.own_outcome(study.cohort, study.splits, study.followed, study.times_of).verdict == "passed"
+
+
+def test_curves_are_shown_to_the_last_event_of_development_and_no_further(study):
+    last = study.followed.query("event")["time_days"].max()
+    shown = study.followed_times
+    assert shown[-1] <= last < study.times[len(shown)]
 
 
 @pytest.mark.parametrize("model", KINDS)

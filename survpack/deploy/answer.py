@@ -283,12 +283,11 @@ def _curves(bundle, output: np.ndarray, horizons: list[float]) -> tuple[dict, li
 
 def _median(curve: dict) -> dict:
     """Where the curve and the ends of its band fall to one half; None where that is beyond what is predicted."""
-    days = np.asarray(curve["days"])
-    found = {}
-    for name, key in (("estimate", "survival"), ("low", "low"), ("high", "high")):
-        below = np.asarray(curve[key]) <= 0.5
-        found[name] = float(days[below.argmax()]) if below.any() else None
-    return found
+    from survpack.prognosis import day_at
+
+    found = day_at([curve["survival"], curve["low"], curve["high"]], curve["days"], 0.5)
+    return {name: float(day) if np.isfinite(day) else None
+            for name, day in zip(("estimate", "low", "high"), found, strict=True)}  # fmt: skip
 
 
 def _bound(bundle, curve: dict) -> dict | None:

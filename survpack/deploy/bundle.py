@@ -50,7 +50,7 @@ KEYS = {
     "objective": "what it was trained on, and the numbers learnt with it",
     "curve": "from risk to survival, where the objective gives none: Breslow's, on the exact days of deaths",
     "usual_risk": "the median among the training patients",
-    "times": "days, the grid of survival curves",
+    "times": "days of survival curves, of params.yaml, to the last event of development",
     "recalibration": "of the curve, with its band, and the bound on survival time",
     "likeness": "how unlike the training patients one may be",
     "reference": "the cohort's risk groups, its typical patient and the mean of its images",
@@ -76,7 +76,7 @@ class Bundle:
     recalibration : Recalibration
     likeness : Likeness
     times : ndarray, shape (k,), days
-        The study's grid of survival curves.
+        Days of survival curves, as far as they were learnt.
     """
 
     folder: Path
@@ -259,7 +259,7 @@ def _content(study, model: str, network, weights: bytes, explanation: dict | Non
         "schema": schema,
         "params": study.params.model_dump(mode="json"),
         **parts,
-        "times": study.times.tolist(),
+        "times": study.followed_times.tolist(),
         "recalibration": Recalibration.learn(own, outcome.reset_index(), scores.confidence, scores.coverage).as_json(),
         "likeness": Likeness.learn(network, train).as_json(),
         "reference": reference.groups(own, outcome, study.horizon_days, scores.confidence)

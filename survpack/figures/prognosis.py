@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from survpack.figures.style import INK, MUTED, PALE, PLAIN, STYLE
+from survpack.prognosis import curve_at
 
 MONTH = 365.25 / 12
 STEPS = (1, 2, 3, 6, 12, 24)  # months between ticks
@@ -107,7 +108,7 @@ def _from_day_0(times, *curves) -> tuple[np.ndarray, list[np.ndarray]]:
 
 def _dots(axes, days: np.ndarray, middle: np.ndarray, horizons) -> None:
     told = [day for day in sorted(horizons) if day <= days[-1]]
-    chances = np.interp(told, days, middle)
+    chances = curve_at([middle], days, told)[0]
     scale = np.array([WITHIN[0] / days[-1], WITHIN[1] / TOP])
     for day, chance, shift in zip(told, chances, _shifts(np.c_[told, chances] * scale), strict=True):
         axes.plot(day, chance, "o", color=PLAIN, mec="white", ms=6, zorder=5)

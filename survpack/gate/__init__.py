@@ -9,13 +9,15 @@ import pandas as pd
 
 from survpack.cohort import Cohort, listed
 from survpack.errors import BadInput
-from survpack.gate import controls, identity, predictors, scans
+from survpack.gate import controls, curves, identity, predictors, scans
 from survpack.gate.found import FAILED, PASSED, UNTESTED, Found
 
 __all__ = ["FAILED", "PASSED", "UNTESTED", "Found", "as_json", "check", "require_passed", "table"]
 
 
-def check(cohort: Cohort, splits: pd.DataFrame, measured, crops, choice, hashes: pd.DataFrame | None = None):
+def check(
+    cohort: Cohort, splits: pd.DataFrame, measured, crops, choice, hashes: pd.DataFrame | None = None, grid=None
+) -> list[Found]:
     """Every check, in order; none raises, whatever is wrong.
 
     Parameters
@@ -28,6 +30,8 @@ def check(cohort: Cohort, splits: pd.DataFrame, measured, crops, choice, hashes:
     choice : params.Gate
     hashes : DataFrame, optional
         `overlap.HASHES` of the whole scans, as stage 01 wrote them.
+    grid : callable, optional
+        From a cohort to the days of its survival curves: `Study.times_of`.
 
     Returns
     -------
@@ -42,6 +46,7 @@ def check(cohort: Cohort, splits: pd.DataFrame, measured, crops, choice, hashes:
         *scans.identity_checks(crops, splits, hashes),
         *predictors.checks(cohort, measured, crops, outcome),
         scans.outcome_check(crops, outcome),
+        curves.own_outcome(cohort, splits, outcome, grid),
         *controls.checks(cohort, splits, measured, outcome, choice),
     ]
 

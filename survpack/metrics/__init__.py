@@ -33,8 +33,8 @@ from survpack.metrics.groups import hazard_ratio, logrank_p, rmst, rmst_differen
 from survpack.metrics.outcome import binary
 from survpack.metrics.parts import counts_of, integral, mean_defined, ratio
 from survpack.metrics.probability import brier, brier_at, ibs_null, null_survival
-from survpack.metrics.ranking import auc_at, auc_over_time, concordance, cumulative_auc
-from survpack.metrics.sample import Sample, days_of, survival_at, valid_times
+from survpack.metrics.ranking import auc_at, auc_over_time, concordance, cumulative_auc, deaths_between
+from survpack.metrics.sample import Sample, survival_at, valid_times
 from survpack.prognosis import Prognosis
 
 __all__ = [
@@ -103,10 +103,11 @@ def _ranked(one: _Asked, **weights):
 
 
 def _auc(one: _Asked):
-    auc = cumulative_auc(
-        *one.outcome, 1 - one.survival, one.grid, one.train, groups=one.sample.groups, counts=one.counts
-    )
-    return mean_defined(auc)
+    """Mean over the days, each weighted by the deaths since the one before; others are not asked about."""
+    fallen = deaths_between(*one.outcome, one.grid, counts=one.counts)
+    on = fallen.any(axis=tuple(range(fallen.ndim - 1)))
+    risk, asked = 1 - one.survival[:, on], {"groups": one.sample.groups, "counts": one.counts}
+    return mean_defined(cumulative_auc(*one.outcome, risk, one.grid[on], one.train, **asked), fallen[..., on])
 
 
 def _days(score, *, weighted: bool = False):
@@ -181,8 +182,9 @@ def scores(prognosis, outcome, train_outcome, horizon, *, counts=None, metrics=N
 
 def without_day(prognosis) -> tuple[int, int]:
     """How many patients the model has no day for, in one of its rows or more, and of how many."""
-    rows = pd.Series(np.isinf(days_of(prognosis))).groupby(prognosis.table["patient_id"].to_numpy()).any()
-    return int(rows.sum()), len(rows)
+    table = prognosis.table
+    lacking = np.isinf(table["days"].to_numpy(float))
+    return table.loc[lacking, "patient_id"].nunique(), table["patient_id"].nunique()
 
 
 def p_values(prognosis, outcome, inflation: float = 1.0) -> dict[str, float]:

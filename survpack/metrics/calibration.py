@@ -14,6 +14,7 @@ from survpack.metrics.censoring import step
 from survpack.metrics.outcome import checked, probabilities
 from survpack.metrics.parts import counts_of, ratio
 from survpack.metrics.sample import Sample, survival_at
+from survpack.prognosis import curve_at
 
 RIDGE = 1e-3  # of the calibration curve: keeps a separated resample finite, moves nothing else
 KNOTS = {1: (), 2: (0.1, 0.5, 0.9), 3: (0.05, 0.35, 0.65, 0.95)}  # Harrell's quantiles, by degrees of freedom
@@ -143,9 +144,7 @@ def d_calibration(survival, times, time_days, event, bins: int = 10) -> dict:
     from scipy.stats import chisquare
 
     time, event = checked(time_days, event)
-    times = np.r_[0.0, times]
-    curves = np.column_stack([np.ones(len(time)), probabilities(survival, "predicted survival")])
-    at = np.clip([np.interp(day, times, curve) for day, curve in zip(time, curves, strict=True)], 0, 1)
+    at = curve_at(probabilities(survival, "predicted survival"), times, time[:, None])[:, 0].clip(0, 1)
     known = event & (time <= times[-1])
     edges = np.linspace(0, 1, bins + 1)
     inside = np.clip(np.searchsorted(edges, at[known], side="right") - 1, 0, bins - 1)

@@ -15,9 +15,10 @@ def ratio(above, below):
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)[()]
 
 
-def mean_defined(values):
-    defined = np.isfinite(values)
-    return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+def mean_defined(values, weights):
+    """Weighted mean over the last axis of what is defined; NaN where nothing with a weight is."""
+    weights = weights * np.isfinite(values)
+    return ratio((np.nan_to_num(values) * weights).sum(-1), weights.sum(-1))
 
 
 def integral(values, times):

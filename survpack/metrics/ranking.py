@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from survpack.metrics.calibration import deaths_at_risk
 from survpack.metrics.censoring import alive_on, inverse_weights
 from survpack.metrics.outcome import checked, numbers
 from survpack.metrics.parts import counts_of, ratio
@@ -79,6 +80,30 @@ def cumulative_auc(time_days, event, risk_at, times, train_outcome, *, groups=No
         dead = np.where(event & (time <= t), weights, 0.0)
         values[..., k] = share_won(dead, alive[:, k], risk_at[:, k], groups=groups, counts=counts)
     return values
+
+
+def deaths_between(time_days, event, times, *, counts=None):
+    """How far Kaplan–Meier's curve falls to each of `times` since the one before, or day 0: what an AUC of it counts for.
+
+    The mean so weighted is scikit-survival's, and depends little on which days are asked about. Lambert, Chevret 2016
+    (doi:10.1177/0962280213515571).
+
+    Parameters
+    ----------
+    time_days, event : array, shape (n,)
+    times : array, shape (k,), days, increasing
+    counts : array, shape (..., n), optional
+
+    Returns
+    -------
+    ndarray, shape (..., k)
+    """
+    time, event = checked(time_days, event)
+    deaths, at_risk = deaths_at_risk(time, event, counts_of(counts, len(time)))
+    died = np.divide(deaths, at_risk, out=np.zeros(deaths.shape), where=at_risk > 0)
+    alive = np.concatenate([np.ones((*died.shape[:-1], 1)), np.cumprod(1 - died, axis=-1)], axis=-1)
+    place = np.searchsorted(np.unique(time[event]), times, side="right")
+    return -np.diff(alive[..., np.r_[0, place]], axis=-1)
 
 
 def share_won(dead, alive, risk, *, groups=None, counts=None):

@@ -10,7 +10,7 @@ import pandas as pd
 from survpack.errors import BadInput
 from survpack.metrics.censoring import alive_on, censoring_reach, trusted
 from survpack.metrics.outcome import ROUNDING, checked, numbers, probabilities, table_of
-from survpack.prognosis import Prognosis
+from survpack.prognosis import Prognosis, curve_at
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Sample:
             known["time_days"].to_numpy(),
             known["event"].to_numpy(),
             table["risk"].to_numpy(float),
-            days_of(prognosis),
+            table["days"].to_numpy(float),
             table.groupby(["seed", "repeat", "fold"], sort=False).ngroup().to_numpy(),
             patient,
             patients,
@@ -76,28 +76,9 @@ class Sample:
         return found.assign(days_predicted=self.days, time_days=self.time_days, event=self.event)
 
 
-def days_of(prognosis: Prognosis) -> np.ndarray:
-    """Predicted days of each row, infinite where the model has none: its day is but the end of the grid.
-
-    `prognosis.median_days` puts it there where a curve does not fall to one half; that is where follow-up ends, whoever
-    the patient is. A model that predicts days of its own has them beyond the grid too; those of an outside file are its
-    own wherever they lie (`Prognosis.table`, `own_days`).
-    """
-    days = prognosis.table["days"].to_numpy(float)
-    if not len(prognosis.times):
-        return days
-    at_end = np.isclose(
-        days, prognosis.times[-1], rtol=1e-9, atol=0
-    )  # a number read from text differs in its last digit
-    own = prognosis.table.get("own_days", pd.Series(False, prognosis.table.index)).to_numpy(bool)
-    cut = at_end & (prognosis.survival[:, -1] > 0.5) & ~own
-    return np.where(cut, np.inf, days)
-
-
 def survival_at(prognosis: Prognosis, times) -> np.ndarray:
-    """S(t) of each row, a right-continuous step function with S(0) = 1; shape (rows, len(times))."""
-    before = np.column_stack([np.ones(len(prognosis.table)), prognosis.survival])
-    return before[:, np.searchsorted(prognosis.times, times, side="right")]
+    """S(t) of each row, by `curve_at`; shape (rows, len(times))."""
+    return curve_at(prognosis.survival, prognosis.times, times)
 
 
 def valid_times(times, time_days, train_outcome, event=None) -> np.ndarray:

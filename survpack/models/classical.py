@@ -12,7 +12,7 @@ from survpack.errors import BadInput
 from survpack.models.columns import learn_columns, prepare_table
 from survpack.models.curves import RiskCurve, at, require_event
 from survpack.models.patients import Forecast, Patients
-from survpack.prognosis import median_days
+from survpack.prognosis import day_at
 
 FOREST = {"min_samples_leaf": [3, 6, 10, 15], "max_features": ["sqrt", 0.1, 0.2], "max_depth": [None, 3]}
 BOOSTING = {
@@ -47,7 +47,7 @@ class OneNumber:
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
         risk = self._risk(patients)
         survival = self.curve.survival(risk, times)
-        return Forecast(risk, median_days(survival, times), survival)
+        return Forecast(risk, day_at(survival, times, 0.5), survival)
 
     def _risk(self, patients: Patients) -> np.ndarray:
         return self.read(patients).fillna(self.typical).to_numpy(dtype=float)
@@ -75,7 +75,7 @@ class Classical:
     def predict(self, patients: Patients, times: np.ndarray) -> Forecast:
         table = self.prepare.transform(self.read(patients))
         survival = at(self.estimator.predict_survival_function(table), times)
-        return Forecast(self.estimator.predict(table), median_days(survival, times), survival)
+        return Forecast(self.estimator.predict(table), day_at(survival, times, 0.5), survival)
 
     def _settings(self, frame: pd.DataFrame, table: np.ndarray, patients: Patients) -> dict:
         """Of the estimator, from the columns before and after imputation and scaling."""
@@ -219,7 +219,7 @@ class Stack:
         columns = [_standard(model, self.scale[name], patients) for name, model in self.models.items()]
         table = np.column_stack(columns)
         survival = at(self.estimator.predict_survival_function(table), times)
-        return Forecast(self.estimator.predict(table), median_days(survival, times), survival)
+        return Forecast(self.estimator.predict(table), day_at(survival, times, 0.5), survival)
 
     def _out_of_fold(self, name: str, build, patients: Patients, label: str) -> np.ndarray:
         ids, folds = patients.outcome.index, inner_folds(patients.target["event"], self.choice)

@@ -14,7 +14,7 @@ from survpack.models.curves import RiskCurve
 from survpack.models.patients import Forecast, Patients
 from survpack.params import Params, per_cohort
 from survpack.paths import ROOT
-from survpack.prognosis import median_days
+from survpack.prognosis import day_at
 
 HISTORY = ["member", "epoch", "loss", "inner_loss"]
 EXCHANGES = 30  # images of others that a patient is given to see how far the image moves the risk
@@ -98,7 +98,7 @@ class Deep:
         risk = self.objective.risk(output)
         survival = self.curve.survival(risk, times) if self.curve else self.objective.survival(output, times)
         days = self.objective.days(output)
-        return Forecast(risk, median_days(survival, times) if days is None else days, survival)
+        return Forecast(risk, day_at(survival, times, 0.5) if days is None else days, survival)
 
     def outputs(self, patients: Patients, without: tuple[str, ...] = ()) -> np.ndarray:
         """The networks' mean output, shape (n, outputs)."""

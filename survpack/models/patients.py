@@ -19,7 +19,7 @@ class Forecast(NamedTuple):
     """What a model says of n patients."""
 
     risk: np.ndarray  # (n,), higher is worse
-    days: np.ndarray  # (n,), predicted survival
+    days: np.ndarray  # (n,), predicted survival; infinite where the curve has no median
     survival: np.ndarray  # (n, times), event-free probability
 
 
