@@ -30,6 +30,7 @@ from survpack.errors import BadInput
 from survpack.metrics.censoring import LEAST_UNCENSORED, inverse_weights, kaplan_meier, step
 from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.metrics.sample import Sample
+from survpack.numbers import amount, interval_text
 from survpack.phantom.oracle import covered
 from survpack.prognosis import SPLITS, Prognosis, curve_at
 
@@ -129,10 +130,10 @@ def unsaid(known: pd.DataFrame, coverage: float) -> str:
     least = int(np.ceil(coverage / (1 - coverage) - ROUNDING))
     deaths = known.loc[known["event"].astype(bool), "time_days"].nunique()
     if len(known) < least:
-        return f"No lower bound is given: {len(known)} patients are too few to promise {coverage:.0%}, which takes {least}."
+        return f"No lower bound is given: {len(known)} patients are too few for {amount(100 * coverage)} %, which takes {least}."
     if deaths < 2:
-        when = "on one day only" if deaths else "of nobody"
-        return f"No lower bound is given: among {len(known)} patients there are events {when}."
+        when = "all events are on one day" if deaths else "nobody has had the event"
+        return f"No lower bound is given: of {len(known)} patients {when}."
     return ""
 
 
@@ -246,6 +247,27 @@ def table(study, prognoses: dict[str, Prognosis], coverage: float) -> pd.DataFra
                 "without_bound": bounds.loc[bounds["bound_days"] <= 0, "patient_id"].nunique(),
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def words(coverage: float, seen: dict) -> str:
+    """What a bound promises, and what it does not: for cards, answers and documents.
+
+    Parameters
+    ----------
+    coverage : float
+    seen : dict
+        Of `observed`.
+    """
+    shares = {name: interval_text({end: 100 * (one[end] or 0) for end in one}, 0) for name, one in seen.items()}
+    promise = (
+        f"This is marginal coverage: of all such patients together {amount(100 * coverage)} % are meant to reach their "
+        f"bounds; of one of them it says nothing. Guaranteed are {amount(100 * guaranteed(coverage))} %, whatever the model, "
+        "if new patients are like these and leave follow-up by chance."
+    )
+    if seen["all"]["estimate"] is None:
+        return f"{promise} How many did out of fold is not known."
+    riskiest = shares["riskiest"] + " %" if seen["riskiest"]["estimate"] is not None else "not known"
+    return f"{promise} Out of fold {shares['all']} % did; of the quarter at highest predicted risk, {riskiest}."
 
 
 def _require_coverage(coverage: float) -> None:
