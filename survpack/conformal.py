@@ -30,7 +30,7 @@ from survpack.errors import BadInput
 from survpack.metrics.censoring import LEAST_UNCENSORED, inverse_weights, kaplan_meier, step
 from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.metrics.sample import Sample
-from survpack.numbers import amount, interval_text
+from survpack.numbers import amount
 from survpack.phantom.oracle import covered
 from survpack.prognosis import SPLITS, Prognosis, curve_at
 
@@ -258,16 +258,20 @@ def words(coverage: float, seen: dict) -> str:
     seen : dict
         Of `observed`.
     """
-    shares = {name: interval_text({end: 100 * (one[end] or 0) for end in one}, 0) for name, one in seen.items()}
     promise = (
         f"This is marginal coverage: of all such patients together {amount(100 * coverage)} % are meant to reach their "
-        f"bounds; of one of them it says nothing. Guaranteed are {amount(100 * guaranteed(coverage))} %, whatever the model, "
-        "if new patients are like these and leave follow-up by chance."
+        f"bounds, and {amount(100 * guaranteed(coverage))} % are guaranteed to, whatever the model, if new patients are like "
+        "these and leave follow-up by chance; of one patient alone it says nothing."
     )
-    if seen["all"]["estimate"] is None:
-        return f"{promise} How many did out of fold is not known."
-    riskiest = shares["riskiest"] + " %" if seen["riskiest"]["estimate"] is not None else "not known"
-    return f"{promise} Out of fold {shares['all']} % did; of the quarter at highest predicted risk, {riskiest}."
+    told = {name: _share(one) for name, one in seen.items()}
+    return f"{promise} Out of fold, {told['all']} did; of the quarter at highest predicted risk, {told['riskiest']}."
+
+
+def _share(one: dict) -> str:
+    if one["estimate"] is None:
+        return "it is not known how many"
+    share, low, high = (amount(100 * one[end]) for end in ("estimate", "low", "high"))
+    return f"{share} % ({low} to {high} %)"
 
 
 def _require_coverage(coverage: float) -> None:

@@ -110,9 +110,9 @@ def test_page_says_the_chances_that_the_answer_has():
         assert f"At {when} {100 * np.exp(-day / 400):.0f} %" in text
     assert "about 40 are alive after 12 months" in text
     assert "Middle third of risk , at higher risk than 60 %" in text  # 1 - exp(-365 / 400)
-    assert "Lower bound: 42 days, that of the middle third of risk. This is marginal coverage: of all such" in text
-    assert "of one of them it says nothing. Guaranteed are 80 %" in text
-    assert "Out of fold 91 (84 to 95) % did; of the quarter at highest predicted risk, 85 (69 to 94) %." in text
+    assert "Lower bound on survival: 42 days, that of the middle third of risk. This is marginal coverage" in text
+    assert "80 % are guaranteed to, whatever the model" in text and "of one patient alone it says nothing" in text
+    assert "Out of fold, 91 % (84 to 95 %) did; of the quarter at highest predicted risk, 85 % (69 to 94 %)." in text
     assert "Sex: male (typically female)" in text
 
 

@@ -246,9 +246,11 @@ def test_words_promise_nothing_to_one_patient_and_count_the_riskiest_quarter():
     assert bounds["riskiest"].mean() == pytest.approx(0.25, abs=0.02)
     seen = conformal.observed(bounds, outcome, outcome, 0.95)
     text = conformal.words(0.9, seen)
-    assert "marginal coverage" in text and "all such patients together 90 %" in text and "Guaranteed are 80 %" in text
+    assert (
+        "marginal coverage" in text and "all such patients together 90 %" in text and "80 % are guaranteed to" in text
+    )
     for one in seen.values():
-        assert f"{100 * one['estimate']:.0f} ({100 * one['low']:.0f} to {100 * one['high']:.0f}) %" in text
+        assert f"{100 * one['estimate']:.0f} % ({100 * one['low']:.0f} to {100 * one['high']:.0f} %)" in text
     assert seen["riskiest"]["high"] - seen["riskiest"]["low"] > seen["all"]["high"] - seen["all"]["low"]
 
 

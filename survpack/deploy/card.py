@@ -157,10 +157,11 @@ def _chance(one: dict) -> dict:
     return {"when": span(one["days"]), "estimate": percent(one["estimate"]), "band": band}
 
 
-def _bound(bound: dict) -> str:
+def _bound(bound: dict) -> dict:
     if bound["days"] is None:
-        return bound["why"]
-    return f"Lower bound: {span(bound['days'])}, that of the {THIRD[bound['group']].lower()} of risk. {bound['said']}"
+        return {"day": bound["why"], "said": ""}
+    day = f"Lower bound on survival: {span(bound['days'])}, that of the {THIRD[bound['group']].lower()} of risk."
+    return {"day": day, "said": bound["said"]}
 
 
 def _group(answer, about: dict) -> dict:
