@@ -1,14 +1,23 @@
-"""Lower bounds on survival time that are kept with a stated probability, however wrong the model is.
+"""Lower bounds on survival time that patients taken together outlive as often as is stated, however wrong the model is.
 
-A patient's bound is the day on which the predicted curve falls to some level. The level is read from development
-patients whose predictions were made out of fold: a death weighs by the inverse chance of having been seen (IPCW), and
-the share of deaths before their bound, with one more death added for the next patient, may be at most 1 - coverage.
+A patient's bound is that of their third of predicted risk: the day before which, of the development patients whom models
+of other folds put into that third, at most 1 - coverage died, the next patient counted among the dead (conformal
+prediction within groups: Vovk 2013, doi:10.1007/s10994-013-5355-6). Deaths weigh by the inverse chance of having been
+seen (Candès, Lei, Ren 2023, doi:10.1093/jrsssb/qkac004). No curve is read but to rank patients: a level of the curve
+that is right for the models of the folds is wrong for a final model that is more, or less, overfitted than they
+(`benchmarks.conformal`: 0.90 becomes 0.6).
 
-Without censoring this is split conformal prediction, whose coverage is at least nominal for any model and any n.
-Under censoring it holds as far as censoring is independent of survival and its curve is well estimated (Candès, Lei,
-Ren 2023, doi:10.1093/jrsssb/qkac004; Gui et al. 2024, doi:10.1093/biomet/asad076; Davidov et al. 2025, ICLR; Sesia,
-Svetnik 2024, arXiv:2412.09729; the predicted survival at death as the score: Qi, Yu, Greiner 2024, ICML and NeurIPS).
-It is coverage of patients taken together: a group may lie below it.
+What is promised, of patients taken together, never of one of them:
+
+- `coverage`, as far as the final model puts patients into the thirds into which the models of the folds put them. This
+  is no theorem; `benchmarks.conformal` counts it with models fitted anew.
+- 1 - 2 (1 - coverage), the guarantee of the jackknife+ (Barber et al. 2021, doi:10.1214/20-AOS1965), here for any model
+  at all: no third's bound lies beyond that which the whole cohort outlives so often, and that one has no model in it.
+  Without censoring it holds for every n; under censoring as far as that is independent of survival and its curve
+  well estimated (Gui et al. 2024, doi:10.1093/biomet/asad076).
+
+CV+ has almost the same guarantee and needs the model of every fold at prediction; split conformal holds patients back from
+training. A group that the model does not know of may lie below either promise.
 """
 
 from __future__ import annotations
@@ -19,20 +28,20 @@ from scipy.stats import norm
 
 from survpack.errors import BadInput
 from survpack.metrics.censoring import LEAST_UNCENSORED, inverse_weights, kaplan_meier, step
-from survpack.metrics.outcome import table_of
+from survpack.metrics.outcome import ROUNDING, table_of
 from survpack.metrics.sample import Sample
+from survpack.numbers import amount
 from survpack.phantom.oracle import covered
-from survpack.prognosis import SPLITS, Prognosis
+from survpack.prognosis import SPLITS, Prognosis, curve_at
 
-CAPPED = -1.0  # a level that no curve reaches: the bound is the last day anything can be said about
+THIRDS = (1 / 3, 2 / 3)
+RUN = ["seed", "repeat", "fold"]
 
 
-def lower_bounds(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -> pd.DataFrame:
-    """A day that each patient outlives with probability `coverage` or more.
+def lower_bounds(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float, horizon: float) -> pd.DataFrame:
+    """A day a patient, outlived as often as the module's text says.
 
     A fold is calibrated on the other folds, the test set on all of development, each run (seed, repeat) by itself.
-    The models of the other folds were trained on the fold's own patients, as in CV+ (Barber et al. 2021,
-    doi:10.1214/20-AOS1965): exact for neither, near nominal in practice.
 
     Parameters
     ----------
@@ -41,81 +50,91 @@ def lower_bounds(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -
     outcome : DataFrame
         `patient_id`, `time_days`, `event`; only that of other folds decides a patient's bound.
     coverage : float
-        Between 0 and 1, say 0.9.
+        Between 0.5 and 1, say 0.9.
+    horizon : float, days
+        The predicted risk of dying by then parts the thirds.
 
     Returns
     -------
     DataFrame, a row a prediction
-        `patient_id`, `split`, `fold`, `bound_days`, which is 0 where the calibrating patients are too few to say
-        anything, and never later than the last predicted day or the day from which too few are still followed.
+        `patient_id`, `split`, `fold`; `bound_days`, which is 0 where nothing can be said (`unsaid`), and never later than
+        the day from which too few are still followed; `riskiest`, whether among the quarter of the model's patients to
+        whom it gives the highest risk.
 
     Raises
     ------
     BadInput
-        For a coverage that is no probability, or a patient without an outcome.
+        For a coverage that is none, or a patient without an outcome.
     """
-    _require_probability(coverage)
-    sample = Sample.of(prognosis, outcome)
-    table, curves, times = prognosis.table, *_curves(prognosis)
-    at_time = _at_time(curves, times, sample.time_days)
+    _require_coverage(coverage)
+    sample, table, risk = Sample.of(prognosis, outcome), prognosis.table, risk_at(prognosis, horizon)
     known = pd.DataFrame({"time_days": sample.time_days, "event": sample.event})
     out_of_fold = table["split"].eq("cv").to_numpy()
     bound = np.zeros(len(table))
-    for (seed, repeat, fold), rows in table.groupby(["seed", "repeat", "fold"]).indices.items():
+    for (seed, repeat, fold), rows in table.groupby(RUN).indices.items():
         same = table["seed"].eq(seed) & table["repeat"].eq(repeat)
         others = (same & table["fold"].ne(fold)).to_numpy() & out_of_fold
-        bound[rows] = _calibrated(known[others], at_time[others], curves[rows], times, coverage)
-    return table[["patient_id", "split", "fold"]].assign(bound_days=bound)
+        if others.any():
+            cuts = np.quantile(risk[others], THIRDS)
+            days = of_thirds(known[others], third(risk[others], cuts), coverage)
+            bound[rows] = days[third(risk[rows], cuts)]
+    found = table[["patient_id", "split", "fold"]].assign(bound_days=bound)
+    cut = table[RUN].assign(risk=risk).groupby(RUN)["risk"].transform("quantile", 0.75)
+    return found.assign(riskiest=risk >= cut.to_numpy())
 
 
-def learn(prognosis: Prognosis, outcome: pd.DataFrame, coverage: float) -> dict:
-    """The rule of `lower_bounds` for a patient who is yet to come, from all development patients of the first run.
+def risk_at(prognosis: Prognosis, horizon: float) -> np.ndarray:
+    """Predicted risk of dying by the horizon, shape (rows,)."""
+    return 1 - curve_at(prognosis.survival, prognosis.times, [horizon])[:, 0]
+
+
+def third(risk, cuts) -> np.ndarray:
+    """0, 1 or 2: the low, the middle or the high third, parted by the two risks of `cuts`."""
+    return np.searchsorted(cuts, risk, side="left")
+
+
+def of_thirds(known: pd.DataFrame, member: np.ndarray, coverage: float) -> np.ndarray:
+    """The bound of each third, that of the whole cohort where a third is too small; 0 where nothing can be said.
 
     Parameters
     ----------
-    prognosis : Prognosis
-        Only its rows of "cv" are read.
-    outcome : DataFrame
-        `patient_id`, `time_days`, `event`.
+    known : DataFrame
+        `time_days`, `event` of the calibrating patients.
+    member : ndarray of int, shape (n,)
+        Their `third`, as a model says that has not seen them.
     coverage : float
 
     Returns
     -------
-    dict
-        `level`, the predicted survival at which the bound lies, or None where nothing can be said; `cap`, days, the
-        latest bound; `coverage`.
-
-    Raises
-    ------
-    BadInput
-        As `lower_bounds`; and where there is no row of "cv".
+    ndarray, shape (3,), days
     """
-    _require_probability(coverage)
-    run = first_run(prognosis)
-    sample = Sample.of(run, outcome)
-    known = pd.DataFrame({"time_days": sample.time_days, "event": sample.event})
-    level, cap = _rule(known, _at_time(*_curves(run), sample.time_days), run.times[-1], coverage)
-    return {"level": None if level is None else float(level), "cap": float(cap), "coverage": coverage}
+    if unsaid(known, coverage):
+        return np.zeros(3)
+    censoring = kaplan_meier(known, of_censoring=True)
+
+    def day(of: pd.DataFrame, coverage: float) -> float:
+        rows, weight, cap = deaths(of, censoring, coverage)
+        return calibrated(of["time_days"].to_numpy(float)[rows][None], weight, cap, len(of), coverage)[0]
+
+    days = np.array([day(known[member == k], coverage) for k in range(3)])
+    return np.minimum(np.where(days > 0, days, day(known, coverage)), day(known, guaranteed(coverage)))
 
 
-def bound(rule: dict, curve: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The day that a new patient outlives with the rule's coverage; 0 where nothing can be said.
+def guaranteed(coverage: float) -> float:
+    """What holds whatever the model: 1 - 2 (1 - coverage)."""
+    return 1 - 2 * (1 - coverage)
 
-    Parameters
-    ----------
-    rule : dict
-        Of `learn`.
-    curve : array, shape (…, k)
-        Survival as the model predicts it, at `times`.
-    times : array, shape (k,), days
 
-    Returns
-    -------
-    ndarray, shape (…)
-    """
-    curve = np.asarray(curve, float)
-    curves = _from_one(curve.reshape(-1, curve.shape[-1]))
-    return _bounds(curves, np.r_[0.0, times], rule["level"], rule["cap"]).reshape(curve.shape[:-1])
+def unsaid(known: pd.DataFrame, coverage: float) -> str:
+    """Why no bound can be given from these outcomes, in a sentence; empty where one can."""
+    least = int(np.ceil(coverage / (1 - coverage) - ROUNDING))
+    deaths = known.loc[known["event"].astype(bool), "time_days"].nunique()
+    if len(known) < least:
+        return f"No lower bound is given: {len(known)} patients are too few for {amount(100 * coverage)} %, which takes {least}."
+    if deaths < 2:
+        when = "all events are on one day" if deaths else "nobody has had the event"
+        return f"No lower bound is given: of {len(known)} patients {when}."
+    return ""
 
 
 def first_run(prognosis: Prognosis) -> Prognosis:
@@ -142,7 +161,8 @@ def fallen(prognosis: Prognosis, outcome: pd.DataFrame) -> tuple[np.ndarray, np.
     Who was seen beyond the last predicted day is censored there.
     """
     sample = Sample.of(prognosis, outcome)
-    at_time = _at_time(*_curves(prognosis), sample.time_days)
+    rows = zip(prognosis.survival, sample.time_days, strict=True)
+    at_time = np.array([curve_at(curve[None], prognosis.times, [day])[0, 0] for curve, day in rows])
     return 1 - at_time, sample.event & (sample.time_days <= prognosis.times[-1])
 
 
@@ -150,7 +170,8 @@ def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome
     """Share of patients who reach their bound, of those seen until then or dead before, inversely weighted.
 
     Weights as in the Brier score (Graf et al. 1999): a death before the bound by its own day, a patient seen alive on
-    the bound by the bound's, each 1 / G(t−): who is censored on the very day reached it. Wilson's interval on Kish's effective number; it does not shrink to a point at 100 %.
+    the bound by the bound's, each 1 / G(t−): who is censored on the very day reached it. Wilson's interval on Kish's
+    effective number; it does not shrink to a point at 100 %.
 
     Parameters
     ----------
@@ -174,7 +195,20 @@ def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome
         return {"estimate": None, "low": None, "high": None}
     share = float(weight @ kept / weight.sum())
     once = bounds["patient_id"].nunique() / len(bounds)  # a patient predicted by many runs is one patient
-    return {"estimate": share, **_wilson(share, once * weight.sum() ** 2 / (weight @ weight), confidence)}
+    return {"estimate": share, **wilson(share, once * weight.sum() ** 2 / (weight @ weight), confidence)}
+
+
+def observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome: pd.DataFrame, confidence: float) -> dict:
+    """`coverage_observed` of "all" patients, and of the "riskiest" quarter, by predicted risk.
+
+    Parameters
+    ----------
+    bounds : DataFrame
+        Of `lower_bounds`; patients without a bound have outlived theirs, day 0, and are left out.
+    """
+    given = bounds[bounds["bound_days"] > 0]
+    parts = {"all": given, "riskiest": given[given["riskiest"]]}
+    return {name: coverage_observed(one, outcome, train_outcome, confidence=confidence) for name, one in parts.items()}
 
 
 def table(study, prognoses: dict[str, Prognosis], coverage: float) -> pd.DataFrame:
@@ -189,23 +223,25 @@ def table(study, prognoses: dict[str, Prognosis], coverage: float) -> pd.DataFra
     Returns
     -------
     DataFrame, a row a model and split
-        `model`, `split`, `patients`; `observed`, `low`, `high` (`coverage_observed`); `true`, and `true_worst`, that
-        of the quarter at highest true risk (NaN without a truth); `median_bound_days`; `without_bound`, the patients
-        of whom nothing can be said.
+        `model`, `split`, `patients`; `observed`, `low`, `high` (`coverage_observed`), and with `riskiest` before them
+        those of the quarter at highest predicted risk; `true`, and `true_worst`, that of the quarter at highest true risk
+        (NaN without a truth); `median_bound_days`; `without_bound`, the patients of whom nothing can be said.
     """
     outcome = study.cohort.outcome
     development = outcome[outcome["patient_id"].isin(study.development)]
     rows = []
     for model, prognosis in prognoses.items():
-        found = lower_bounds(prognosis, outcome, coverage)
+        found = lower_bounds(prognosis, outcome, coverage, study.horizon_days)
         for split, bounds in ((split, found[found["split"] == split]) for split in SPLITS):
             if bounds.empty:
                 continue
-            seen = coverage_observed(bounds, outcome, development, confidence=study.params.scores.confidence)
-            known = covered(study, bounds) or {"estimate": np.nan, "highest_risk": np.nan}
+            whole, part = observed(bounds, outcome, development, study.params.scores.confidence).values()
+            given = bounds[bounds["bound_days"] > 0]
+            known = (covered(study, given) if len(given) else None) or {"estimate": np.nan, "highest_risk": np.nan}
             rows.append({
                 "model": model, "split": split, "patients": bounds["patient_id"].nunique(),
-                "observed": seen["estimate"], "low": seen["low"], "high": seen["high"],
+                "observed": whole["estimate"], "low": whole["low"], "high": whole["high"],
+                "riskiest": part["estimate"], "riskiest_low": part["low"], "riskiest_high": part["high"],
                 "true": known["estimate"], "true_worst": known["highest_risk"],
                 "median_bound_days": bounds["bound_days"].median(),
                 "without_bound": bounds.loc[bounds["bound_days"] <= 0, "patient_id"].nunique(),
@@ -213,73 +249,77 @@ def table(study, prognoses: dict[str, Prognosis], coverage: float) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _require_probability(coverage: float) -> None:
-    if not 0 < coverage < 1:
-        raise BadInput(f"conformal bounds: coverage is {coverage}, expected a number between 0 and 1, such as 0.9.")
+def words(coverage: float, seen: dict) -> str:
+    """What a bound promises, and what it does not: for cards, answers and documents.
 
-
-def _curves(prognosis: Prognosis) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted survival from 1 on day 0, never rising, read linearly between its `times`; both returned."""
-    return _from_one(prognosis.survival), np.r_[0.0, prognosis.times]
-
-
-def _from_one(survival: np.ndarray) -> np.ndarray:
-    return np.minimum.accumulate(np.column_stack([np.ones(len(survival)), survival]), axis=1)
-
-
-def _at_time(curves: np.ndarray, times: np.ndarray, days: np.ndarray) -> np.ndarray:
-    """What each curve says of its own day."""
-    return np.array([np.interp(day, times, curve) for day, curve in zip(days, curves, strict=True)])
-
-
-def _calibrated(known: pd.DataFrame, at_time: np.ndarray, curves: np.ndarray, times: np.ndarray, coverage: float):
-    """Bounds of `curves`, from the outcomes of others (`known`) and their predicted survival `at_time`."""
-    return _bounds(curves, times, *_rule(known, at_time, times[-1], coverage))
-
-
-def _rule(known: pd.DataFrame, at_time: np.ndarray, last: float, coverage: float) -> tuple[float | None, float]:
-    """The level to which a curve falls on its bound (None: nothing can be said), and the latest day of a bound."""
-    if known.empty:
-        return None, 0.0
-    days, uncensored = kaplan_meier(known, of_censoring=True)
-    # from there on one more death, with its weight, would by itself break the promise
-    needed = max(LEAST_UNCENSORED, coverage / (1 - coverage) / len(known))
-    cap = min(last, days[uncensored < needed - 1e-9].min(initial=days[-1]))
-    before = known["time_days"].to_numpy() < cap  # a later death misses no bound
-    weight = 1 / step(days, uncensored, known["time_days"].to_numpy()[before], before=True)
-    died = known["event"].to_numpy()[before]
-    score = np.r_[at_time[before][died], CAPPED]
-    return _level(score, np.r_[weight[died], weight.max(initial=1.0)], len(known), coverage), cap
-
-
-def _bounds(curves: np.ndarray, times: np.ndarray, level: float | None, cap: float) -> np.ndarray:
-    return np.zeros(len(curves)) if level is None else np.minimum(_first_day(curves, times, level), cap)
-
-
-def _level(score: np.ndarray, weight: np.ndarray, patients: int, coverage: float) -> float | None:
-    """The least level at which few enough deaths lie above it; None where not even the highest will do.
-
-    The next patient counts as missed, with the largest weight of a death missed or at the level.
+    Parameters
+    ----------
+    coverage : float
+    seen : dict
+        Of `observed`.
     """
-    order = np.argsort(-score, kind="stable")
-    score, weight = score[order], weight[order]
-    following = np.maximum.accumulate(weight)
-    missed = (weight.cumsum() - weight + following) / (patients + following)
-    allowed = int((missed <= 1 - coverage + 1e-9).sum())
-    return score[allowed - 1] if allowed else None
+    promise = (
+        f"This is marginal coverage: of all such patients together {amount(100 * coverage)} % are meant to reach their "
+        f"bounds, and {amount(100 * guaranteed(coverage))} % are guaranteed to, whatever the model, if new patients are like "
+        "these and leave follow-up by chance; of one patient alone it says nothing."
+    )
+    told = {name: _share(one) for name, one in seen.items()}
+    return f"{promise} Out of fold, {told['all']} did; of the quarter at highest predicted risk, {told['riskiest']}."
 
 
-def _first_day(curves: np.ndarray, times: np.ndarray, level: float) -> np.ndarray:
-    """When each curve falls to the level; the last of `times` where it does not."""
-    below = curves <= level
-    after = np.where(below.any(axis=1), below.argmax(axis=1), len(times) - 1)
-    before, row = np.maximum(after - 1, 0), np.arange(len(curves))
-    fall = curves[row, before] - curves[row, after]
-    share = np.divide(curves[row, before] - level, fall, out=np.ones(len(curves)), where=fall > 0).clip(0, 1)
-    return times[before] + share * (times[after] - times[before])
+def _share(one: dict) -> str:
+    if one["estimate"] is None:
+        return "it is not known how many"
+    share, low, high = (amount(100 * one[end]) for end in ("estimate", "low", "high"))
+    return f"{share} % ({low} to {high} %)"
 
 
-def _wilson(share: float, size: float, confidence: float) -> dict:
+def _require_coverage(coverage: float) -> None:
+    if not 0.5 < coverage < 1:
+        raise BadInput(f"conformal bounds: coverage is {coverage}, expected a number between 0.5 and 1, such as 0.9.")
+
+
+def deaths(known: pd.DataFrame, censoring: tuple, coverage: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rows of the deaths that a bound may miss, what each weighs, and the latest day that a bound can lie on."""
+    days, uncensored = censoring
+    # from there on one more death, with its weight, would by itself break the promise
+    needed = max(LEAST_UNCENSORED, coverage / (1 - coverage) / max(len(known), 1))
+    cap = float(days[uncensored < needed - ROUNDING].min(initial=days[-1]))
+    time = known["time_days"].to_numpy(float)
+    rows = np.flatnonzero(known["event"].to_numpy(bool) & (time < cap))
+    return rows, 1 / step(days, uncensored, time[rows], before=True), cap
+
+
+def calibrated(days: np.ndarray, weight: np.ndarray, cap: float, patients: int, coverage: float) -> np.ndarray:
+    """The last day on which few enough deaths are missed; 0 where not even one may be.
+
+    The next patient counts as missed, with the largest weight of a death missed or on the day.
+
+    Parameters
+    ----------
+    days : array, shape (m, d)
+        Of each of m bounds, the day beyond which it misses each of d deaths.
+    weight : array, shape (d,)
+    cap : float, days
+    patients : int
+        Who calibrate, the living among them.
+    coverage : float
+
+    Returns
+    -------
+    ndarray, shape (m,)
+    """
+    days = np.column_stack([np.minimum(days, cap), np.full(len(days), cap)])
+    order = np.argsort(days, axis=1, kind="stable")
+    weight = np.r_[weight, weight.max(initial=1.0)][order]
+    following = np.maximum.accumulate(weight, axis=1)
+    missed = (weight.cumsum(axis=1) - weight + following) / (patients + following)
+    allowed = (missed <= 1 - coverage + ROUNDING).sum(axis=1)
+    last = np.take_along_axis(np.take_along_axis(days, order, axis=1), np.maximum(allowed - 1, 0)[:, None], axis=1)
+    return np.where(allowed > 0, last[:, 0], 0.0)
+
+
+def wilson(share: float, size: float, confidence: float) -> dict:
     """Wilson 1927; scipy's takes whole numbers only."""
     z2 = norm.ppf((1 + confidence) / 2) ** 2
     middle = (share + z2 / (2 * size)) / (1 + z2 / size)

@@ -20,7 +20,7 @@ of how far a curve has fallen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -45,8 +45,6 @@ class Recalibration:
         Of the whole band.
     patients, deaths : int
         Whom it was learnt from.
-    bound : dict
-        `conformal.learn`: `level`, `cap`, `coverage`.
     """
 
     middle: np.ndarray
@@ -55,12 +53,9 @@ class Recalibration:
     confidence: float
     patients: int
     deaths: int
-    bound: dict = field(default_factory=dict)
 
     @classmethod
-    def learn(
-        cls, prognosis: Prognosis, outcome: pd.DataFrame, confidence: float = 0.95, coverage: float = 0.9
-    ) -> Recalibration:
+    def learn(cls, prognosis: Prognosis, outcome: pd.DataFrame, confidence: float = 0.95) -> Recalibration:
         """From the predictions made out of fold, of the first run (seed, repeat), so that a patient counts once.
 
         Parameters
@@ -69,8 +64,8 @@ class Recalibration:
             Only its rows of "cv" are read.
         outcome : DataFrame
             `patient_id`, `time_days`, `event` of development patients; others are not looked at.
-        confidence, coverage : float
-            Of the band, and of `bound_days`; between 0 and 1.
+        confidence : float
+            Of the band; between 0 and 1.
 
         Raises
         ------
@@ -88,8 +83,7 @@ class Recalibration:
                 "predicted days, expected one at least; follow them longer, or predict for later days."
             )
         found = _banded(fallen, event, confidence)
-        rule = conformal.learn(prognosis, outcome, coverage)
-        return cls(*found, confidence, len(event), int(event.sum()), rule)
+        return cls(*found, confidence, len(event), int(event.sum()))
 
     def apply(self, survival: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Recalibrated survival and its band, of predicted survival.
@@ -112,23 +106,10 @@ class Recalibration:
         """`said`, `middle`, `low`, `high`: predicted survival, what it has been worth, and the band."""
         return pd.DataFrame({"said": GRID, "middle": self.middle, "low": self.low, "high": self.high})
 
-    def bound_days(self, survival: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Days that patients outlive with probability `bound["coverage"]`: `conformal.bound` of the model's own curves.
-
-        Parameters
-        ----------
-        survival : array, shape (…, k)
-            As the model predicts it, not recalibrated: the rule was learnt on such curves.
-        times : array, shape (k,), days
-        """
-        from survpack import conformal
-
-        return conformal.bound(self.bound, survival, times)
-
     def as_json(self) -> dict:
         """Lists and numbers that `from_json` takes back."""
         curves = {name: getattr(self, name).round(DIGITS).tolist() for name in ("middle", "low", "high")}
-        said = {name: getattr(self, name) for name in ("confidence", "patients", "deaths", "bound")}
+        said = {name: getattr(self, name) for name in ("confidence", "patients", "deaths")}
         return {**curves, **said}
 
     @classmethod
@@ -142,7 +123,7 @@ class Recalibration:
         """
         try:
             curves = [np.array(stored[name], float) for name in ("middle", "low", "high")]
-            rest = [stored[name] for name in ("confidence", "patients", "deaths", "bound")]
+            rest = [stored[name] for name in ("confidence", "patients", "deaths")]
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"recalibration: {error} is amiss in what was stored; make the bundle anew.") from None
         if any(one.shape != GRID.shape or not (np.diff(one) >= 0).all() for one in curves):

@@ -120,6 +120,7 @@ def _read(cohort: str) -> dict:
 
 
 def _study(results: dict[str, dict], engine: str) -> dict:
+    from survpack.conformal import guaranteed
     from survpack.gate.predictors import LATEST
 
     facts = [found["facts"] for found in results.values()]
@@ -160,6 +161,9 @@ def _study(results: dict[str, dict], engine: str) -> dict:
         "inflation_none": f"{chosen.scores.inflation.none_from:g}",
         "inflation_repeats": f"{chosen.scores.inflation.repeats:g}",
         "coverage_wanted": f"{amount(100 * chosen.scores.coverage)} %",
+        "coverage_guaranteed": f"{amount(100 * guaranteed(chosen.scores.coverage))} %",
+        "coverage_missed": f"{amount(100 * (1 - chosen.scores.coverage))} %",
+        "conformal": _conformal(),
         "workup_days": amount(LATEST),
         "curve_days": amount(chosen.curves.days),
         "curve_last": amount(chosen.curves.last_day),
@@ -336,6 +340,27 @@ def _coverage() -> str:
         f"AUC and Brier scores hold the true value in {span('cross-validated')} out of fold and in {span('held out')} on "
         f"patients held out; with half of the patients censored, in {span('cross-validated, half censored')} and "
         f"{span('held out, half censored')}, because the censoring weights' own error is not in them."
+    )
+
+
+def _conformal() -> str:
+    """How often the bounds are outlived where models are fitted anew, in the simulation of benchmarks/conformal.py."""
+    file = paths.METRICS / "conformal-coverage.json"
+    if not file.exists():
+        return "How often they are outlived where models are fitted anew was not simulated for this page."
+    found = json.loads(file.read_text(encoding="utf-8"))
+
+    def span(form: str, of: str) -> str:
+        low, high = (found["summary"][form][of][end]["estimate"] for end in ("lowest", "highest"))
+        return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+    return (
+        f"In {amount(found['cohorts'])} simulated cohorts of each of {amount(len(found['settings']))} settings (columns, "
+        f"shrinkage, patients, censoring), each with models fitted anew and {amount(100 * found['coverage'])} % aimed at, "
+        f"{span('thirds', 'marginal')} of new patients outlive such bounds, {span('thirds', 'riskiest')} of the quarter at "
+        f"highest predicted risk and {span('thirds', 'truly_riskiest')} of that at highest true risk. A level of the final "
+        f"model's own curve, calibrated on models of folds, reaches {span('level', 'marginal')}; CV+ "
+        f"{span('cv_plus', 'marginal')}, and a set held back for calibration {span('split', 'marginal')}."
     )
 
 

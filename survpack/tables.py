@@ -489,16 +489,45 @@ def without_day_words(found: dict[str, dict]) -> str:
 
 def bounds(table: pd.DataFrame) -> pd.DataFrame:
     """`conformal.table` as the report prints it; the true coverage where it is known."""
+
+    def text(one, name: str, prefix: str) -> str:
+        return (
+            interval_text(
+                {
+                    "estimate": getattr(one, name),
+                    "low": getattr(one, f"{prefix}low"),
+                    "high": getattr(one, f"{prefix}high"),
+                }
+            )
+            or "–"
+        )
+
     split = {"cv": "out of fold", "test": "test set"}
     told = pd.DataFrame({
         "Model": table["model"].map(label),
         "Patients": [f"{amount(one.patients)}, {split[one.split]}" for one in table.itertuples()],
-        "Coverage": [interval_text({"estimate": one.observed, "low": one.low, "high": one.high}) for one in table.itertuples()],
+        "Coverage": [text(one, "observed", "") for one in table.itertuples()],
+        "Of the riskiest quarter": [text(one, "riskiest", "riskiest_") for one in table.itertuples()],
         "True": [amount(one, 2) if known(one) else "–" for one in table["true"]],
-        "Of those at highest risk": [amount(one, 2) if known(one) else "–" for one in table["true_worst"]],
-        "Median bound, days": [amount(one) for one in table["median_bound_days"]],
+        "True, of those at highest true risk": [amount(one, 2) if known(one) else "–" for one in table["true_worst"]],
+        "Median bound, days": [amount(one) if one else "–" for one in table["median_bound_days"]],
     })  # fmt: skip
-    return told if table["true"].notna().any() else told.drop(columns=["True", "Of those at highest risk"])
+    return (
+        told if table["true"].notna().any() else told.drop(columns=[name for name in told if name.startswith("True")])
+    )
+
+
+def without_bound_words(table: pd.DataFrame) -> str:
+    """Which models of `conformal.table` have patients without a bound, and why; empty where none has."""
+    lacking = [
+        f"{label(one.model)} ({one.without_bound} of {one.patients})" for one in table.itertuples() if one.without_bound
+    ]
+    if not lacking:
+        return ""
+    return (
+        "Some patients have no lower bound: those who calibrate it are too few, are followed too short, or have events on "
+        f"fewer than two days (patients without one): {'; '.join(lacking)}."
+    )
 
 
 def facts(study: Study, cohort: Cohort, splits: pd.DataFrame, source: Source) -> dict:

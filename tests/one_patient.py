@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from survpack import conformal
 from survpack.recalibration import GRID, Recalibration
 
 TIMES = np.arange(10.0, 1001.0, 10.0)
 SCORE = {"estimate": 0.71, "low": 0.63, "high": 0.79}
+SHARES = {"all": {"estimate": 0.907, "low": 0.841, "high": 0.947},
+          "riskiest": {"estimate": 0.853, "low": 0.694, "high": 0.937}}  # fmt: skip
+BOUND_SAYS = conformal.words(0.9, SHARES)
 TYPICAL = {"age": 60.0, "sex": "female"}
 
 
@@ -55,10 +59,12 @@ def about(**changes) -> dict:
         "network": {"members": 1, "encoder": "compact", "fusion": "chart", "columns": 2},
         "curve": None,
         "reference": {"horizon_days": 365.0, "groups": [1 / 3, 2 / 3], "curves": curves, "frame": TYPICAL, "embedding": [],
-                      "percentiles": {"levels": [0, 100], "risk": [0.0, 1.0]}},
+                      "percentiles": {"levels": [0, 100], "risk": [0.0, 1.0]},
+                      "bounds": {"coverage": 0.9, "days": {"low": 120.0, "middle": 42.0, "high": 0.0}, "why": "",
+                                 "said": BOUND_SAYS}},
         "explanation": {"method": "gradcam", "verdict": "not tested", "said": "This explanation was not tested."},
         "metrics": {"cv": {"harrell_c": SCORE, "ibs": {"estimate": 0.1234, "low": 0.1, "high": 0.15}}, "test": None},
-        "recalibration": {"confidence": 0.95, "deaths": 60, "bound": {"coverage": 0.9}},
+        "recalibration": {"confidence": 0.95, "deaths": 60},
         "likeness": {"limit": 2.5},
     } | changes  # fmt: skip
 
@@ -70,14 +76,13 @@ def likeness(score: float = 1.0) -> dict:
 
 def bundle(mean: float = 400.0, score: float = 1.0, **changes) -> SimpleNamespace:
     """`mean` survival in days; `score`: how unlike the training patients, of 2.5 at most."""
-    rule = {"level": 0.9, "cap": 900.0, "coverage": 0.9}
     low, high = np.clip(GRID - 0.2, 0, 1), np.clip(GRID + 0.2, 0, 1)
     low[-1] = 1.0
     judge = SimpleNamespace(judge=lambda model, patients: [likeness(score)])
     told = about(**changes)
     return SimpleNamespace(
         about=told, params=told["params"], model=Exponential(mean), likeness=judge, times=TIMES,
-        recalibration=Recalibration(GRID, low, high, 0.95, 100, 60, rule), reference_frame=pd.DataFrame([TYPICAL]),
+        recalibration=Recalibration(GRID, low, high, 0.95, 100, 60), reference_frame=pd.DataFrame([TYPICAL]),
         reference_embedding=np.zeros((1, 0), np.float32),
     )  # fmt: skip
 

@@ -41,10 +41,15 @@ def test_curve_median_and_chances_are_those_of_the_exponential(mean):
     assert np.all(np.diff(said.curve["survival"]) <= 0)
 
 
-def test_bound_is_the_day_on_which_the_models_own_curve_falls_to_the_level():
-    found = answer(bundle(400.0), intake(), explained=False).bound
-    assert found["coverage"] == 0.9
-    assert found["days"] == pytest.approx(-400 * np.log(0.9), abs=1)
+@pytest.mark.parametrize(("mean", "group", "days"), [(2000.0, "low", 120.0), (600.0, "middle", 42.0)])
+def test_bound_is_that_of_the_patients_third_and_says_what_it_promises(mean, group, days):
+    found = answer(bundle(mean), intake(), explained=False).bound
+    assert found == {"coverage": 0.9, "days": days, "group": group, "said": one_patient.BOUND_SAYS}
+
+
+def test_where_no_bound_can_be_given_the_answer_says_why():
+    found = answer(bundle(200.0), intake(), explained=False).bound
+    assert found["days"] is None and found["why"].startswith("No lower bound is given")
 
 
 @pytest.mark.parametrize(("mean", "group"), [(2000.0, "low"), (600.0, "middle"), (200.0, "high")])

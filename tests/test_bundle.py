@@ -278,10 +278,10 @@ def _rewritten(folder: Path, **changed) -> None:
         (lambda at: (at / "bundle.json").write_text("{"), "no JSON object"),
         (lambda at: (at / "bundle.json").write_text("[" * 100_000), "no JSON object"),
         (lambda at: (at / "bundle.json").write_text("[1]"), "no JSON object"),
-        (lambda at: (at / "bundle.json").write_text("{}"), "format None, expected 1"),
-        (lambda at: (at / "bundle.json").write_text('{"format": 1}'), "changed since it was made"),
+        (lambda at: (at / "bundle.json").write_text("{}"), "format None, expected 2"),
+        (lambda at: (at / "bundle.json").write_text('{"format": 2}'), "changed since it was made"),
         (lambda at: (at / "bundle.json").open("r+b").truncate(100_000_001), "100 MB, expected 100 MB at most"),
-        (lambda at: _rewritten(at, format=2), "format 2, expected 1"),
+        (lambda at: _rewritten(at, format=1), "format 1, expected 2"),
         (lambda at: _rewritten(at, weights="sha256:0"), "not the weights that bundle.json names"),
         (lambda at: _rewritten(at, params={}), "choices or weights are not readable"),
         (lambda at: _rewritten(at, times=None), "not the content of a bundle"),
@@ -433,7 +433,7 @@ def test_risk_groups_are_thirds_and_their_curves_are_those_of_lifelines():
     outcome = pd.DataFrame({"time_days": np.minimum(death, censored), "event": death <= censored}, index=ids)
     table = pd.DataFrame({"cohort": "toy", "model": "m", "seed": 0, "repeat": 0, "fold": 0, "split": "cv"}, range(n))
     table = table.assign(patient_id=ids, risk=rate, days=1 / rate, **{f"s_{k}": survival[:, k] for k in range(4)})
-    found = reference.groups(Prognosis(table, times), outcome, 400.0, 0.95)
+    found = reference.groups(Prognosis(table, times), outcome, 400.0, 0.95, 0.9)
     risk = 1 - survival[:, 2]
     np.testing.assert_allclose(found["groups"], np.quantile(risk, [1 / 3, 2 / 3]))
     order = np.argsort(risk)
@@ -444,5 +444,7 @@ def test_risk_groups_are_thirds_and_their_curves_are_those_of_lifelines():
         band = fitted.confidence_interval_.reindex(curve["times"], method="ffill").to_numpy()
         np.testing.assert_allclose(np.c_[curve["low"], curve["high"]], band, atol=2e-3)
         assert curve["patients"] == 30 and "events" not in curve  # which may be one or two
+    days = list(found["bounds"]["days"].values())
+    assert np.isin(days, outcome["time_days"]).all() and days[0] > days[2] > 0 and "marginal" in found["bounds"]["said"]
     ranks = found["percentiles"]
     np.testing.assert_allclose(np.interp(np.median(risk), ranks["risk"], ranks["levels"]), 50)

@@ -254,7 +254,7 @@ def test_a_bound_is_kept_by_four_in_five_where_nearly_all_are_censored_on_one_da
     folds = np.arange(400) % 5
     prognosis = prognosis_of(outcome, risk, np.arange(20.0, 900, 20))
     prognosis = Prognosis(prognosis.table.assign(fold=folds), prognosis.times)
-    bounds = conformal.lower_bounds(prognosis, outcome, 0.8)["bound_days"].to_numpy()
+    bounds = conformal.lower_bounds(prognosis, outcome, 0.8, 200)["bound_days"].to_numpy()
     assert bounds.min() > 0 and bounds.max() <= 365
     kept = (outcome["time_days"] >= bounds).mean()
     found = conformal.coverage_observed(

@@ -48,8 +48,7 @@ TABLES = {  # every public door that takes a table of outcomes
     "difference": lambda o: inference.paired_difference(
         prognosis(), prognosis(), o, "harrell_c", train_outcome=o, horizon=100, **AGAIN
     ),
-    "bounds": lambda o: conformal.lower_bounds(prognosis(), o, 0.8),
-    "rule": lambda o: conformal.learn(prognosis(), o, 0.8),
+    "bounds": lambda o: conformal.lower_bounds(prognosis(), o, 0.8, 100),
     "fallen": lambda o: conformal.fallen(prognosis(), o),
     "coverage": lambda o: conformal.coverage_observed(
         pd.DataFrame({"patient_id": IDS, "bound_days": 50.0}), o, outcome(), confidence=0.9
@@ -214,7 +213,7 @@ DOORS_OF_PREDICTIONS = {
     "band": lambda one: metrics.calibration_band(one, outcome(), 100, **AGAIN),
     "decision": lambda one: metrics.decision_curve({"m": one}, outcome(), 100, **AGAIN),
     "evaluate": lambda one: inference.evaluate({"m": one}, outcome(), IDS, SCORES, "c"),
-    "bounds": lambda one: conformal.lower_bounds(one, outcome(), 0.8),
+    "bounds": lambda one: conformal.lower_bounds(one, outcome(), 0.8, 100),
 }
 PREDICTIONS = {
     "NaN risk": (lambda: prognosis(risk=changed(RISK, np.nan).astype(float)), ["P03"]),

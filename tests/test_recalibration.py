@@ -1,4 +1,4 @@
-"""Recalibrated curves: a band that holds the truth as often as it says, whatever the model, and a bound that is kept."""
+"""Recalibrated curves: a band that holds the truth as often as it says, whatever the model."""
 
 from __future__ import annotations
 
@@ -158,7 +158,6 @@ def test_it_says_the_same_after_json_and_keeps_no_patients_number():
     found = Recalibration.learn(prognosis, outcome)
     back = Recalibration.from_json(json.loads(json.dumps(found.as_json())))
     assert_allclose(back.apply(prognosis.survival), found.apply(prognosis.survival), atol=1e-6)
-    assert_allclose(back.bound_days(prognosis.survival, TIMES), found.bound_days(prognosis.survival, TIMES))
     assert back.as_json() == found.as_json()
     assert len(json.dumps(found.as_json())) < 10_000
 
@@ -168,8 +167,8 @@ def test_what_was_not_stored_by_it_is_refused_in_a_sentence(amiss):
     stored = Recalibration.learn(*cohort(8)[:2]).as_json()
     with pytest.raises(BadInput, match="make the bundle anew"):
         Recalibration.from_json(stored | amiss)
-    with pytest.raises(BadInput, match="'bound' is amiss"):
-        Recalibration.from_json({name: value for name, value in stored.items() if name != "bound"})
+    with pytest.raises(BadInput, match="'deaths' is amiss"):
+        Recalibration.from_json({name: value for name, value in stored.items() if name != "deaths"})
 
 
 def test_without_a_death_or_with_a_confidence_of_95_it_says_so():
@@ -180,36 +179,6 @@ def test_without_a_death_or_with_a_confidence_of_95_it_says_so():
         Recalibration.learn(prognosis, outcome, 95)
     with pytest.raises(BadInput, match="no row of split 'cv'"):
         Recalibration.learn(Prognosis(prognosis.table.assign(split="test"), TIMES), outcome)
-
-
-# --- the bound of one new patient
-
-
-@pytest.mark.parametrize("coverage", [0.9, 0.99, 0.5])
-def test_a_new_patients_bound_is_that_of_the_test_set(coverage):
-    prognosis, outcome, _ = cohort(10, 140, test=40)
-    rule = json.loads(json.dumps(conformal.learn(prognosis, outcome, coverage)))
-    expected = conformal.lower_bounds(prognosis, outcome, coverage).query("split == 'test'")["bound_days"]
-    curves = prognosis.of("test").survival
-    assert_allclose(conformal.bound(rule, curves, TIMES), expected)
-    assert_allclose(conformal.bound(rule, curves[3], TIMES), expected.iloc[3])
-
-
-def test_where_too_few_patients_calibrate_a_new_patients_bound_is_zero():
-    prognosis, outcome, _ = cohort(11, 8, None)
-    rule = conformal.learn(prognosis, outcome, 0.9)
-    assert rule["level"] is None and conformal.bound(rule, prognosis.survival[0], TIMES) == 0
-
-
-def test_bounds_of_new_patients_are_kept_as_promised():
-    """25 cohorts of 300 new patients each, by a model twice too hopeful."""
-    kept = []
-    for seed in range(25):
-        prognosis, outcome, death = cohort(seed, 418, power=0.5, test=300)
-        found = Recalibration.learn(prognosis, outcome, coverage=0.9)
-        new = prognosis.table["split"].eq("test").to_numpy()
-        kept.append((death[new] >= found.bound_days(prognosis.survival[new], TIMES)).mean())
-    assert 0.88 < np.mean(kept) < 0.935
 
 
 # --- the figure

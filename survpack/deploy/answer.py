@@ -40,7 +40,8 @@ class Answer:
     probabilities : list of dict
         `days`, `estimate`, `low`, `high`: of being alive (or free of the event) then.
     bound : dict or None
-        `coverage`, `days`: of patients like this one at least this share outlives `days`.
+        `days`, the lower bound of this patient's `group`, or None and `why`; `coverage` of all patients together;
+        `said`, what it promises and what it does not.
     group : dict or None
         `name` (low, middle, high), `horizon_days`, `percentile`: share of the cohort at lower risk, in per cent.
     drivers : list of dict
@@ -120,9 +121,10 @@ def answer(bundle, intake, *, label: str = "patient", explained: bool = True) ->
         notes.append(f"No probability is given beyond day {amount(bundle.times[-1])}.")
     output = bundle.model.outputs(intake.patients)
     curve, at_days = _curves(bundle, output, days)
+    group = _group(about, bundle.model, output)
     prognosis = nothing | {
-        "curve": curve, "median_days": _median(curve), "probabilities": at_days, "bound": _bound(bundle, curve),
-        "group": _group(about, bundle.model, output),
+        "curve": curve, "median_days": _median(curve), "probabilities": at_days, "group": group,
+        "bound": _bound(about["reference"]["bounds"], group["name"]),
     }  # fmt: skip
     if explained:
         prognosis |= {"drivers": _drivers(bundle, intake), "attribution": _attribution(bundle, intake, notes)}
@@ -290,13 +292,13 @@ def _median(curve: dict) -> dict:
             for name, day in zip(("estimate", "low", "high"), found, strict=True)}  # fmt: skip
 
 
-def _bound(bundle, curve: dict) -> dict | None:
-    """The conformal lower bound, from the curve as the model has it."""
-    rule = bundle.recalibration.bound
-    if not rule:
-        return None
-    own, days = np.asarray(curve["own"])[1:], np.asarray(curve["days"])[1:]
-    return {"coverage": rule["coverage"], "days": float(bundle.recalibration.bound_days(own, days))}
+def _bound(bounds: dict, group: str) -> dict:
+    """The conformal lower bound of the patient's third of risk, with what it promises; or why there is none."""
+    days = bounds["days"][group]
+    if days > 0:
+        return {"coverage": bounds["coverage"], "days": days, "group": group, "said": bounds["said"]}
+    why = bounds["why"] or "No lower bound is given: too few patients are followed long enough."
+    return {"coverage": bounds["coverage"], "days": None, "why": why}
 
 
 def _group(about: dict, model, output: np.ndarray) -> dict:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from survpack.params import Params
     from survpack.recalibration import Recalibration
 
-FORMAT = 1
+FORMAT = 2
 FACTS, WEIGHTS = "bundle.json", "weights.safetensors"
 LARGEST = {FACTS: 100_000_000, WEIGHTS: 4_000_000_000}  # bytes; more is read by no one
 KEYS = {
@@ -51,9 +51,9 @@ KEYS = {
     "curve": "from risk to survival, where the objective gives none: Breslow's, on the exact days of deaths",
     "usual_risk": "the median among the training patients",
     "times": "days of survival curves, of params.yaml, to the last event of development",
-    "recalibration": "of the curve, with its band, and the bound on survival time",
+    "recalibration": "of the curve, with its band",
     "likeness": "how unlike the training patients one may be",
-    "reference": "the cohort's risk groups, its typical patient and the mean of its images",
+    "reference": "the cohort's risk groups with their bounds on survival time, its typical patient and the mean of its images",
     "explanation": "how far the maps can be believed",
     "metrics": "scores out of fold, and of the test set where it was read",
     "training": "digest of data, choices and code, size, seed, profile",
@@ -260,9 +260,9 @@ def _content(study, model: str, network, weights: bytes, explanation: dict | Non
         "params": study.params.model_dump(mode="json"),
         **parts,
         "times": study.followed_times.tolist(),
-        "recalibration": Recalibration.learn(own, outcome.reset_index(), scores.confidence, scores.coverage).as_json(),
+        "recalibration": Recalibration.learn(own, outcome.reset_index(), scores.confidence).as_json(),
         "likeness": Likeness.learn(network, train).as_json(),
-        "reference": reference.groups(own, outcome, study.horizon_days, scores.confidence)
+        "reference": reference.groups(own, outcome, study.horizon_days, scores.confidence, scores.coverage)
         | {"frame": frame, "embedding": reference.embedding(network, train)},
         "explanation": explanation or reference.explanation(study, model),
         "metrics": reference.scores(study, model, prognosis),

@@ -15,6 +15,7 @@ from survpack.deploy.reference import GROUPS
 from survpack.numbers import amount, known
 
 MONTH = 365.25 / 12
+THIRD = {"low": "Lower third", "middle": "Middle third", "high": "Upper third"}
 TEMPLATE = Path(__file__).with_name("card.html")
 PIXELS = 480  # of the slice's longer side
 OUTLINE, SCALE_MM = (92, 225, 230), 20  # colour of the tumour's outline; length of the bar on the slice
@@ -38,7 +39,7 @@ def page(answer, bundle) -> str:
     if answer.refused is None:
         told |= {
             "headline": headline(answer), "last": span(answer.curve["days"][-1]),
-            "chances": [_chance(one) for one in answer.probabilities], "bound": _bound(answer),
+            "chances": [_chance(one) for one in answer.probabilities], "bound": _bound(answer.bound),
             "group": _group(answer, bundle.about), "drivers": [_bar(one) for one in answer.drivers],
             "curve": _curve(answer, bundle.about), "slice": _slice(answer.attribution),
         }  # fmt: skip
@@ -156,20 +157,17 @@ def _chance(one: dict) -> dict:
     return {"when": span(one["days"]), "estimate": percent(one["estimate"]), "band": band}
 
 
-def _bound(answer) -> str | None:
-    bound = answer.bound
-    if not bound:
-        return None
-    share, state = amount(100 * bound["coverage"]), alive(answer.bundle["outcome"])
-    if bound["days"] <= 0:
-        return f"No day can be named at which {share}\u00a0% of such patients are {state}."
-    return f"Lower bound: {span(bound['days'])}. Of patients given bounds like this one, {share}\u00a0% are {state} at theirs."
+def _bound(bound: dict) -> dict:
+    if bound["days"] is None:
+        return {"day": bound["why"], "said": ""}
+    day = f"Lower bound on survival: {span(bound['days'])}, that of the {THIRD[bound['group']].lower()} of risk."
+    return {"day": day, "said": bound["said"]}
 
 
 def _group(answer, about: dict) -> dict:
     group = answer.group
     return {
-        "name": {"low": "Lower third", "middle": "Middle third", "high": "Upper third"}[group["name"]],
+        "name": THIRD[group["name"]],
         "words": f"at higher risk than {amount(group['percentile'])}\u00a0% of the cohort’s {answer.bundle['patients']} patients, "
         f"by the predicted risk within {span(group['horizon_days'])}",
         "at": round(group["percentile"], 1),
@@ -193,7 +191,7 @@ def _curve(answer, about: dict) -> dict:
     curve = {key: np.asarray(values) for key, values in answer.curve.items()}
     figure = survival_card(
         curve["days"], curve["survival"], curve["low"], curve["high"], curve["own"], groups,
-        [one["days"] for one in answer.probabilities], answer.bound and answer.bound["days"], alive=alive(outcome),
+        [one["days"] for one in answer.probabilities], answer.bound["days"], alive=alive(outcome),
     )  # fmt: skip
     told = "; ".join(
         f"{_chance(one)['estimate']} after {_chance(one)['when']} ({_chance(one)['band']})"

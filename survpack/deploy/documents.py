@@ -154,12 +154,6 @@ def _by_group(about: dict) -> list[str]:
         return ["Scores by group of patients were not there when this card was made."]
     found = json.loads(facts.read_text())
     lines = ["Out of fold, by group of patients.", table.read_text().strip(), found.get("subgroups", "")]
-    for one in found.get("bounds", []):
-        if one["model"] == about["model"]:
-            share = {"estimate": one["observed"], "low": one["low"], "high": one["high"]}
-            lines.append(
-                f"Lower bounds of survival, {SPLITS[one['split']].lower()}: a share of {_score(share, 'coverage')} outlive theirs."
-            )
     return [line for line in lines if line]
 
 
@@ -177,7 +171,8 @@ def _ethics(about: dict) -> list[str]:
     lines = [
         "A prognosis can do harm: it may be believed more than it deserves, or withhold treatment. The card gives a band "
         "with every number, and declines where a patient is unlike those it learnt from.",
-        "The bundle holds aggregates: no patient's row or scan, and no calendar date.",
+        "The bundle holds aggregates: no patient's row or scan, and no calendar date. The lower bound of a group of risk is a "
+        "day on which someone in training died or was last seen, without who.",
     ]
     if about.get("curve"):
         lines.append(
@@ -191,7 +186,7 @@ def _caveats(bundle) -> list[str]:
     about, found = bundle.about, bundle.about["explanation"]
     patients = about["training"]["patients"]
     band = about["recalibration"]
-    rule = band.get("bound") or {}
+    bounds = about["reference"]["bounds"]
     lines = [
         f"- Map of the scan ({found['method']}): {found['verdict']}. {found['said']}",
         f"- It declines beyond a distance of {_digits(about['likeness']['limit'])} from the training patients; of patients "
@@ -199,8 +194,7 @@ def _caveats(bundle) -> list[str]:
         f"- The band holds with {amount(100 * band['confidence'])} % confidence for patients taken together, not for every "
         f"group of them; it was learnt from {band['deaths']} deaths.",
     ]
-    if rule:
-        lines.append(f"- The lower bound is for {amount(100 * rule['coverage'])} % of patients taken together.")
+    lines.append(f"- Lower bound on survival, a day a third of risk. {bounds['why'] or bounds['said']}")
     lines.append("- A driver is a cause of the model's answer, not of the disease.")
     return ["\n".join(lines)]
 

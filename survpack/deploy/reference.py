@@ -95,7 +95,7 @@ def embedding(model, train) -> list:
     return _rounded(mean)
 
 
-def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float) -> dict:
+def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float, coverage: float) -> dict:
     """Thirds of the development patients by predicted risk at the horizon, and what became of them.
 
     Parameters
@@ -106,21 +106,28 @@ def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float) 
         `time_days`, `event`.
     horizon : float, days
     confidence : float
-        Of the bands around the curves.
+        Of the bands around the curves, and of the coverage counted.
+    coverage : float
+        Of the lower bounds.
 
     Returns
     -------
     dict
         `horizon_days`; `groups` (the two predicted risks that part low, middle and high); `curves` (each group that is not empty, to
         `patients`, and Kaplan–Meier's `times`, `survival`, `low`, `high` on the study's grid, as far as anyone is
-        followed; how many died is not told, for it may be one or two); `percentiles` (`levels`, and the predicted risk at each).
+        followed; how many died is not told, for it may be one or two); `percentiles` (`levels`, and the predicted risk at each);
+        `bounds` (`coverage`; `days`, a lower bound a group, 0 where there is none; `why` there is none; `said`, what
+        they promise).
     """
-    from survpack.metrics.sample import survival_at
+    from survpack import conformal
 
-    by_patient = pd.Series(1 - survival_at(prognosis, [horizon])[:, 0], prognosis.table["patient_id"])
+    by_patient = pd.Series(conformal.risk_at(prognosis, horizon), prognosis.table["patient_id"])
     risk = by_patient.groupby(level=0, sort=False).mean()  # of several rounds, where there are
-    cuts = np.quantile(risk, [1 / 3, 2 / 3])
-    member, known = np.searchsorted(cuts, risk, side="left"), outcome.loc[risk.index]
+    cuts = np.quantile(risk, conformal.THIRDS)
+    member, known = conformal.third(risk, cuts), outcome.loc[risk.index]
+    everyone = outcome.rename_axis("patient_id").reset_index()
+    out_of_fold = conformal.lower_bounds(prognosis, everyone, coverage, horizon)
+    seen = conformal.observed(out_of_fold, everyone, everyone, confidence)
     return {
         "horizon_days": float(horizon),
         "groups": cuts.tolist(),
@@ -130,6 +137,12 @@ def groups(prognosis, outcome: pd.DataFrame, horizon: float, confidence: float) 
             if (member == k).any()  # a model that says one risk of everyone makes one group
         },
         "percentiles": {"levels": LEVELS, "risk": np.percentile(risk, LEVELS).tolist()},
+        "bounds": {
+            "coverage": coverage,
+            "days": dict(zip(GROUPS, conformal.of_thirds(known, member, coverage).tolist(), strict=True)),
+            "why": conformal.unsaid(known, coverage),
+            "said": conformal.words(coverage, seen),
+        },
     }
 
 
