@@ -197,7 +197,7 @@ def _caveats(bundle) -> list[str]:
         f"- It declines beyond a distance of {_digits(about['likeness']['limit'])} from the training patients; of patients "
         f"like them it declines at most about one in {patients + 1}. Within the limit it may still be wrong.",
         f"- The band holds with {amount(100 * band['confidence'])} % confidence for patients taken together, not for every "
-        f"group of them; it was learnt from {band['deaths']} deaths.",
+        f"group of them. {bundle.recalibration.told()}",
     ]
     if rule:
         lines.append(f"- The lower bound is for {amount(100 * rule['coverage'])} % of patients taken together.")
