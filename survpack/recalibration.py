@@ -13,7 +13,7 @@ censoring is independent and worse where it depends on risk (`benchmarks/recalib
 
 The band is simultaneous: with the stated confidence it holds a patient's curve on all days up to the last fixed one. Its
 covariance is that of the jackknife, its width from the largest of normal deviates. It is open below beyond the last
-fixed day, and n patients without a death do not prove 100 % (Clopper, Pearson 1934, doi:10.1093/biomet/26.4.404).
+fixed day, and n patients prove neither 100 % nor 0 % (Clopper, Pearson 1934, doi:10.1093/biomet/26.4.404).
 
 The promise is about patients taken together, as with conformal's bounds: it mends a model that is wrong in its level or
 spread, not one that is so for some of its patients. Censoring is taken not to depend on risk; `dependent` says how far
@@ -37,7 +37,7 @@ DAYS = 5  # at which curves are set right
 FEW = 10  # deaths by the first of these days; with fewer in all the curve is left as it is
 LEAST = 5  # patients alive on the last
 TOWARDS = 0.25  # inverse variance of level and slope about none: standard deviations of 2
-PARTS = 250  # patients left out in turn for the covariance; of more, as many parts
+PARTS = 100  # patients left out in turn for the covariance; of more, as many parts
 SURE = 1e-12  # how near to 0 or 1 a curve is read
 DIGITS = 6
 SAID = np.linspace(0, 1, 201)
@@ -111,7 +111,7 @@ class Recalibration:
         score = loglog(1 - curve_at(run.survival, run.times, days))
         usual = score.mean(0) if len(days) else np.zeros(0)
         found = fitted(time, event, score, days)
-        covariance = _jackknife(time, event, score, days)
+        covariance = _jackknife(time, event, score, days, found)
         width = _width(covariance, score - usual, confidence)
         deaths = int((event & (time <= run.times[-1])).sum())
         about = {"patients": len(time), "deaths": deaths, "dependent": _moved(time, event, score, days, found)}
@@ -147,7 +147,10 @@ class Recalibration:
         low, high = np.where(beyond, 0, low), np.where(beyond, 1, high)
         middle, high = (np.minimum.accumulate(one, axis=-1) for one in (middle, high))
         low = np.maximum.accumulate(low[..., ::-1], axis=-1)[..., ::-1]  # what bounds it later bounds it before
-        return middle, np.minimum(np.minimum(low, middle), _least(self.patients, self.confidence)), high
+        least = (1 - self.confidence) ** (
+            1 / self.patients
+        )  # the exact bound of a share of survivors of whom none died
+        return middle, np.minimum(np.minimum(low, middle), least), np.maximum(high, 1 - least)
 
     def table(self, day: float) -> pd.DataFrame:
         """`said`, `middle`, `low`, `high`: survival predicted to a day, what it has been worth, and the band."""
@@ -185,7 +188,8 @@ class Recalibration:
 
     def as_json(self) -> dict:
         """Lists and numbers that `from_json` takes back."""
-        lists = {name: getattr(self, name).round(DIGITS).tolist() for name in ("days", "usual", "level", "covariance")}
+        lists = {name: getattr(self, name).round(DIGITS).tolist() for name in ("usual", "level", "covariance")}
+        lists["days"] = self.days.tolist()  # as they stand in the model's grid
         said = ("slope", "width", "confidence", "patients", "deaths", "dependent", "bound")
         return lists | {name: getattr(self, name) for name in said}
 
@@ -215,7 +219,7 @@ class Recalibration:
         return cls(days, usual, level, slope, covariance, width, confidence, *rest)
 
 
-def fitted(time, event, score, days, counts=None, weights=None) -> np.ndarray:
+def fitted(time, event, score, days, counts=None, weights=None, start=0.0) -> np.ndarray:
     """Level at each day and slope.
 
     Parameters
@@ -227,6 +231,8 @@ def fitted(time, event, score, days, counts=None, weights=None) -> np.ndarray:
     counts : ndarray, shape (..., n), optional
     weights : ndarray, shape (n, k), optional
         Of patients whose fate on each day is known, in place of those of `known_by`.
+    start : array, shape (k + 1,), optional
+        Level and slope less 1 from which to begin.
 
     Returns
     -------
@@ -242,7 +248,7 @@ def fitted(time, event, score, days, counts=None, weights=None) -> np.ndarray:
     of_day, usual = np.kron(np.eye(len(days)), np.ones((size, 1))), np.repeat(score.mean(0), size)
     penalty = np.r_[np.full(len(days), TOWARDS), len(days) * TOWARDS]  # each patient has a row a day for the slope
     flat = score.T.ravel()
-    found = cloglog(died, np.column_stack([of_day, flat - usual]), weights, flat, penalty)
+    found = cloglog(died, np.column_stack([of_day, flat - usual]), weights, flat, penalty, start)
     found[..., -1] += 1
     if counts is None and found[-1] < 0:  # backwards: patients' order would be turned over
         return np.r_[cloglog(died, of_day, weights, usual, penalty[:-1]), 0.0]
@@ -274,11 +280,11 @@ def fixed_days(times, time, event) -> np.ndarray:
     return usable[np.unique(np.linspace(0, len(usable) - 1, DAYS if len(usable) else 0).round().astype(int))]
 
 
-def _jackknife(time, event, score, days) -> np.ndarray:
+def _jackknife(time, event, score, days, start) -> np.ndarray:
     """Covariance of level and slope, each patient (or each of `PARTS` parts) left out in turn."""
     size = min(len(time), PARTS)
     without = (np.arange(len(time)) % size != np.arange(size)[:, None]).astype(float)
-    found = fitted(time, event, score, days, without)
+    found = fitted(time, event, score, days, without, start=start - np.r_[np.zeros(len(days)), 1])
     apart = found - found.mean(0)
     return (size - 1) / size * apart.T @ apart
 
@@ -288,9 +294,9 @@ def _width(covariance, apart, confidence: float) -> float:
     if not apart.shape[1]:
         return 0.0
     order = np.argsort(apart.mean(1))
-    shown = apart[order[np.linspace(0, len(order) - 1, min(len(order), 50)).astype(int)]]
+    shown = apart[order[np.linspace(0, len(order) - 1, min(len(order), 20)).astype(int)]]
     root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(covariance)))
-    drawn = np.random.default_rng(0).normal(size=(4000, len(covariance))) @ root.T
+    drawn = np.random.default_rng(0).normal(size=(2000, len(covariance))) @ root.T
     errors = drawn[:, None, :-1] + drawn[:, None, -1:] * shown
     largest = np.abs(errors / np.sqrt((errors**2).mean(0))).max(-1)
     return float(np.median(np.quantile(largest, confidence, axis=0)))
@@ -305,11 +311,6 @@ def _moved(time, event, score, days, found) -> float | None:
     apart = score - score.mean(0)
     curves = [np.exp(-np.exp(np.clip(score + one[:-1] + (one[-1] - 1) * apart, -50, 50))) for one in (found, other)]
     return float(np.abs(curves[0] - curves[1]).mean(0).max())
-
-
-def _least(patients: int, confidence: float) -> float:
-    """One-sided exact lower bound of a share of survivors of whom none died."""
-    return float((1 - confidence) ** (1 / patients))
 
 
 def _straight(at, known, values):

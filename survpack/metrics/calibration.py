@@ -267,7 +267,7 @@ def known_by(time, event, horizon, counts):
     return event & (time <= horizon), np.divide(some, uncensored, out=np.zeros(some.shape), where=some > 0)
 
 
-def cloglog(died, basis, weights, offset=0.0, penalty=0.0, steps=100):
+def cloglog(died, basis, weights, offset=0.0, penalty=0.0, start=0.0, steps=100):
     """Coefficients of binary regressions with a complementary log-log link, one for each row of weights.
 
     Newton's method on a concave likelihood; a step that makes a row less likely is halved. Own code because no library
@@ -281,6 +281,8 @@ def cloglog(died, basis, weights, offset=0.0, penalty=0.0, steps=100):
     offset : float or array, shape (n,)
     penalty : float or array, shape (p,)
         Half of it times the square of each coefficient is taken from the likelihood.
+    start : float or array, shape (p,)
+        Coefficients from which to begin.
 
     Returns
     -------
@@ -291,7 +293,8 @@ def cloglog(died, basis, weights, offset=0.0, penalty=0.0, steps=100):
     shape, weights = weights.shape[:-1], weights.reshape(-1, size)
     squares = (basis[:, :, None] * basis[:, None, :]).reshape(size, -1)
     penalty = np.broadcast_to(np.asarray(penalty, float), width)
-    found, move, best = *np.zeros((2, len(weights), width)), np.full(len(weights), -np.inf)
+    found, best = np.zeros((len(weights), width)), np.full(len(weights), -np.inf)
+    move = found + start
     rows = np.flatnonzero((weights @ died > 0) & (weights @ ~died > 0))
     for _ in range(steps):
         tried = found[rows] + move[rows]
