@@ -155,17 +155,6 @@ def first_run(prognosis: Prognosis) -> Prognosis:
     return Prognosis(table[same].reset_index(drop=True), prognosis.times)
 
 
-def fallen(prognosis: Prognosis, outcome: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """How far each patient's own curve had fallen on the last day they were seen, and whether they died then.
-
-    Who was seen beyond the last predicted day is censored there.
-    """
-    sample = Sample.of(prognosis, outcome)
-    rows = zip(prognosis.survival, sample.time_days, strict=True)
-    at_time = np.array([curve_at(curve[None], prognosis.times, [day])[0, 0] for curve, day in rows])
-    return 1 - at_time, sample.event & (sample.time_days <= prognosis.times[-1])
-
-
 def coverage_observed(bounds: pd.DataFrame, outcome: pd.DataFrame, train_outcome: pd.DataFrame, *, confidence) -> dict:
     """Share of patients who reach their bound, of those seen until then or dead before, inversely weighted.
 

@@ -504,6 +504,7 @@ def _bundle(told: dict, cohort: str) -> dict:
         if known(told.get("onnx_difference"))
         else "It could not be exported as ONNX.",
     ]
+    said += [told["recalibration"]] if told.get("recalibration") else []
     return {"model": label(told["model"]), "cards": " ".join(said)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from survpack import conformal
-from survpack.recalibration import GRID, Recalibration
+from survpack.recalibration import Recalibration
 
 TIMES = np.arange(10.0, 1001.0, 10.0)
 SCORE = {"estimate": 0.71, "low": 0.63, "high": 0.79}
@@ -74,15 +74,15 @@ def likeness(score: float = 1.0) -> dict:
             "why": f"the image differs {score} times as much"}  # fmt: skip
 
 
-def bundle(mean: float = 400.0, score: float = 1.0, **changes) -> SimpleNamespace:
+def bundle(mean: float = 400.0, score: float = 1.0, patients: int = 10**9, **changes) -> SimpleNamespace:
     """`mean` survival in days; `score`: how unlike the training patients, of 2.5 at most."""
-    low, high = np.clip(GRID - 0.2, 0, 1), np.clip(GRID + 0.2, 0, 1)
-    low[-1] = 1.0
+    days, none = TIMES[[0, -1]], np.zeros(2)
+    learnt = Recalibration(days, none, none, 1.0, 0.04 * np.eye(3) * [1, 1, 0], 1.0, 0.95, patients, 60)
     judge = SimpleNamespace(judge=lambda model, patients: [likeness(score)])
     told = about(**changes)
     return SimpleNamespace(
         about=told, params=told["params"], model=Exponential(mean), likeness=judge, times=TIMES,
-        recalibration=Recalibration(GRID, low, high, 0.95, 100, 60), reference_frame=pd.DataFrame([TYPICAL]),
+        recalibration=learnt, reference_frame=pd.DataFrame([TYPICAL]),
         reference_embedding=np.zeros((1, 0), np.float32),
     )  # fmt: skip
 

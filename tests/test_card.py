@@ -117,12 +117,9 @@ def test_page_says_the_chances_that_the_answer_has():
 
 
 def test_a_model_that_has_not_fallen_is_not_said_to_prove_that_nobody_dies():
-    one = bundle(1e9)
-    one.recalibration.low[-1] = 0.05 ** (1 / 41)
-    text = Parsed(_card(one)).text
+    text = Parsed(_card(bundle(1e9, patients=41))).text
     assert "At 3 months > 99 % 93 to 100 %" in text and "no death" not in text
-    one.recalibration.low[-1] = 0.997
-    assert "over 99 %" in Parsed(_card(one)).text
+    assert "over 99 %" in Parsed(_card(bundle(1e9, patients=1000))).text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
 from sklearn.metrics import mean_absolute_error, r2_score
-from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import (
     brier_score,
     concordance_index_censored,
@@ -29,7 +28,8 @@ def outcome_of(time, event):
 
 
 def structured(outcome):
-    return Surv.from_arrays(outcome["event"], outcome["time_days"])
+    """For scikit-survival, which weighs a death by G(T): censorings a moment after the deaths of their day, as we have them."""
+    return Surv.from_arrays(outcome["event"], outcome["time_days"] + np.where(outcome["event"], 0, 1e-3))
 
 
 def simulated(patients, seed, longest=900):
@@ -263,19 +263,6 @@ def test_ici_of_the_true_risk_is_near_zero_and_of_a_shifted_risk_near_the_shift(
     assert metrics.ici(time, event, shifted, 365) == pytest.approx((shifted - truth).mean(), abs=0.025)
 
 
-@pytest.mark.parametrize(("patients", "seed"), [(60, 1), (300, 2)])
-def test_observed_risk_is_that_of_a_cox_model_fitted_by_scikit_survival(patients, seed):
-    time, event, truth = exponential(patients, seed)
-    counts = drawn(patients, seed)
-    ours = metrics.observed_risk(time, event, truth, 365, counts=counts)
-    freedom = int(np.clip(event.sum() // 10, 1, 3))
-    basis, _ = metrics.calibration._spline_basis(truth, truth, freedom)
-    again = np.repeat(np.arange(patients), counts)
-    peer = CoxPHSurvivalAnalysis(alpha=metrics.calibration.RIDGE, ties="breslow", tol=1e-12)
-    peer.fit(basis[again], Surv.from_arrays(event[again], time[again]))
-    np.testing.assert_allclose(ours, [1 - curve(365) for curve in peer.predict_survival_function(basis)], atol=2e-4)
-
-
 def test_spline_is_a_line_beyond_its_outer_knots():
     predicted = np.linspace(0.05, 0.95, 100)
     ends = 1 - np.exp(-np.exp(np.array([-6.0, -5.5, -5.0, 1.6, 1.9, 2.2])))
@@ -289,8 +276,7 @@ def test_calibration_of_one_prediction_for_all_is_kaplan_meier():
     time, event, _ = exponential(200, 3)
     observed = metrics.observed_risk(time, event, np.full(200, 0.4), 365)
     fitted = KaplanMeierFitter().fit(time, event)
-    # Breslow's exp(−H) and the product limit differ by O(1/n)
-    np.testing.assert_allclose(observed, 1 - fitted.predict(365), atol=0.005)
+    np.testing.assert_allclose(observed, 1 - fitted.predict(365), atol=1e-7)
 
 
 def test_calibration_groups_and_their_intervals_agree_with_lifelines():

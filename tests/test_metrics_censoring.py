@@ -21,7 +21,9 @@ def outcome_of(time, event) -> pd.DataFrame:
 
 
 def structured(outcome):
-    return Surv.from_dataframe("event", "time_days", outcome)
+    """For scikit-survival, which weighs a death by G(T): censorings a moment after the deaths of their day, as we have them."""
+    later = outcome["time_days"] + np.where(outcome["event"], 0, 1e-3)
+    return Surv.from_arrays(outcome["event"], later)
 
 
 def drawn(patients: int, seed: int, last: float, *, dropout=None, width=1, mean=700) -> tuple[pd.DataFrame, np.ndarray]:
@@ -211,8 +213,8 @@ def test_weights_are_one_where_nobody_was_lost_and_are_held_from_where_too_few_a
     assert metrics.censoring_reach(train) == 400
     train = outcome_of(np.arange(1.0, 101), np.zeros(100))  # one is lost a day
     assert metrics.censoring_reach(train) == 96  # after it 4 of 100 are left
-    np.testing.assert_allclose(inverse_weights(train, [50, 95, 96, 99]), [2, 20, 20, 20])
-    np.testing.assert_allclose(inverse_weights(train, [50], before=True), 100 / 51)
+    np.testing.assert_allclose(inverse_weights(train, [50, 95, 96, 99], before=False), [2, 20, 20, 20])
+    np.testing.assert_allclose(inverse_weights(train, [50, 96, 97, 99]), [100 / 51, 20, 20, 20])
 
 
 def test_where_all_are_censored_only_the_living_can_be_scored():
@@ -230,8 +232,45 @@ def test_a_death_and_a_censoring_on_one_day_the_dead_went_first():
     assert metrics.concordance(time, event, [4, 3, 2, 1]) == 1
     assert metrics.concordance(time, event, [3, 4, 2, 1]) == pytest.approx(3 / 4)
     # G falls after the death of day 10: to 2 / 3
-    np.testing.assert_allclose(inverse_weights(outcome, [9, 10]), [1, 1.5])
-    np.testing.assert_allclose(inverse_weights(outcome, [10], before=True), 1)
+    np.testing.assert_allclose(inverse_weights(outcome, [9, 10], before=False), [1, 1.5])
+    np.testing.assert_allclose(inverse_weights(outcome, [10, 11]), [1, 1.5])
+
+
+# --- a coarse scale: every quarter of a year both deaths and censorings
+
+
+def quarterly():
+    """Every death beside every day of censoring, as often as it is likely: what is estimated of them is the expectation."""
+    deaths = {0: [1, 1, 2, 3, 3, 4, 5, 5], 1: [1, 1, 1, 2, 2, 3, 4, 5]}
+    every = [(risk, died, last) for risk, days in deaths.items() for died in days for last in (1, 2, 2, 3, 5, 6)]
+    risk, died, last = 91.0 * np.array(every).T
+    return risk / 91, died, outcome_of(np.minimum(died, last), died <= last)
+
+
+def test_of_exact_probabilities_on_a_coarse_scale_every_weighted_score_is_that_of_the_uncensored():
+    risk, died, outcome = quarterly()
+    known, (time, event), times = outcome_of(died, died > 0), arrays(outcome), 91.0 * np.arange(1, 5)
+    curves = np.array([[(died[risk == one] > day).mean() for day in times] for one in risk])
+    days, told = np.where(risk, 200.0, 300.0), 1 - curves[:, 2]
+    scores = {
+        "Brier": lambda t, e, train: metrics.brier(t, e, curves, times, train),
+        "AUC": lambda t, e, train: metrics.cumulative_auc(t, e, 1 - curves, times, train),
+        "Uno": lambda t, e, train: metrics.concordance(t, e, risk, case_weights=uno_weights(t, train, 400)),
+        "MAE": lambda t, e, train: metrics.days.mae_ipcw(t, e, days, train),
+        "R2": lambda t, e, train: metrics.days.r2_ipcw(t, e, days, train),
+        "intercept": lambda t, e, _: metrics.calibration_intercept(t, e, told, times[2]),
+        "slope": lambda t, e, _: metrics.calibration_slope(t, e, told, times[2]),
+        "ICI": lambda t, e, _: metrics.ici(t, e, told, times[2]),
+    }
+    for name, score in scores.items():
+        found, truth = score(time, event, outcome), score(died, died > 0, known)
+        np.testing.assert_allclose(found, truth, atol=1e-4 if name == "slope" else 1e-5, err_msg=name)  # its ridge
+    assert metrics.brier(time, event, curves, times, outcome) == pytest.approx((curves * (1 - curves)).mean(0))
+    theirs = Surv.from_arrays(event, time)
+    later = outcome["time_days"] > times[-1]
+    held = Surv.from_arrays(event & ~later, np.where(later, times[-1] + 1, time))
+    excess = peer.brier_score(theirs, held, curves, times)[1] - (curves * (1 - curves)).mean(0)
+    assert excess.max() > 0.01  # G(T) of scikit-survival
 
 
 # --- who else uses the weights

@@ -49,7 +49,6 @@ TABLES = {  # every public door that takes a table of outcomes
         prognosis(), prognosis(), o, "harrell_c", train_outcome=o, horizon=100, **AGAIN
     ),
     "bounds": lambda o: conformal.lower_bounds(prognosis(), o, 0.8, 100),
-    "fallen": lambda o: conformal.fallen(prognosis(), o),
     "coverage": lambda o: conformal.coverage_observed(
         pd.DataFrame({"patient_id": IDS, "bound_days": 50.0}), o, outcome(), confidence=0.9
     ),

@@ -272,7 +272,7 @@ def _curves(bundle, output: np.ndarray, horizons: list[float]) -> tuple[dict, li
     if not np.isfinite(own).all():
         raise BadInput("prediction: the network says no number for this patient; look at the scans' intensities.")
     own = np.minimum.accumulate(np.column_stack([[1.0], np.clip(own, 0, 1)]), axis=1)
-    middle, low, high = (np.asarray(part)[0] for part in bundle.recalibration.apply(own))
+    middle, low, high = (np.asarray(part)[0] for part in bundle.recalibration.apply(own, days))
     middle, low, high = (np.r_[1.0, part[1:]] for part in (middle, low, high))  # everyone is alive on day 0
     at = np.searchsorted(days, horizons)
     curve = {"days": days, "survival": middle, "low": low, "high": high, "own": own[0]}

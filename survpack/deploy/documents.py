@@ -192,7 +192,7 @@ def _caveats(bundle) -> list[str]:
         f"- It declines beyond a distance of {_digits(about['likeness']['limit'])} from the training patients; of patients "
         f"like them it declines at most about one in {patients + 1}. Within the limit it may still be wrong.",
         f"- The band holds with {amount(100 * band['confidence'])} % confidence for patients taken together, not for every "
-        f"group of them; it was learnt from {band['deaths']} deaths.",
+        f"group of them. {bundle.recalibration.told()}",
     ]
     lines.append(f"- Lower bound on survival, a day a third of risk. {bounds['why'] or bounds['said']}")
     lines.append("- A driver is a cause of the model's answer, not of the disease.")

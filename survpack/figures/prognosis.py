@@ -52,24 +52,25 @@ def survival_card(times, middle, low, high, own=None, groups=None, horizons=(), 
         return _card(times, middle, low, high, own, groups, horizons, bound, alive)
 
 
-def recalibration(said: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> Figure:
-    """What a predicted survival has been worth: observed against predicted, with the band of all days at once.
+def recalibration(said: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, day: float) -> Figure:
+    """What a survival predicted to a day has been worth: recalibrated against predicted, with its band.
 
     Parameters
     ----------
     said : array, shape (k,)
         Predicted survival, rising from 0 to 1.
     middle, low, high : array, shape (k,)
+    day : float
     """
     with DRAWING, mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 3.8))
         axes = figure.add_subplot(aspect="equal", xlim=(0, 1), ylim=(0, 1))
         axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 2)), label="As predicted")
         axes.fill_between(said, low, high, color=PLAIN, alpha=0.22, lw=0, label="Band")
-        axes.plot(said, middle, color=PLAIN, lw=2, label="As it turned out")
+        axes.plot(said, middle, color=PLAIN, lw=2, label="Recalibrated")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set(xlabel="Predicted survival", ylabel="Share that outlived such a day")
+        axes.set(xlabel=f"Survival to day {day:.0f}, predicted", ylabel="Recalibrated on those predicted out of fold")
         axes.legend(loc="upper left", fontsize=8)
         return figure
 

@@ -3,6 +3,11 @@
 Four looks at one question, from coarse to fine: the intercept (is the level right), the slope (is the spread
 right), the smooth curve and its `ici` (is every level right), and D-calibration (is every day right).
 Van Calster et al. 2016 (doi:10.1016/j.jclinepi.2015.12.005) name the levels.
+
+The first three are regressions of the event by the horizon, as those of van Geloven et al. 2022
+(doi:10.1136/bmj-2021-069249): a complementary log-log link, so that hazards need not be proportional and what happens
+after the horizon has no say. Those lost before it are made up for by inverse censoring weights (`known_by`), estimated
+anew on every resample. Without censoring it is the regression of a binary outcome.
 """
 
 from __future__ import annotations
@@ -13,20 +18,23 @@ import pandas as pd
 from survpack.metrics.censoring import step
 from survpack.metrics.outcome import checked, probabilities
 from survpack.metrics.parts import counts_of, ratio
+from survpack.metrics.ranking import order_of_death
 from survpack.metrics.sample import Sample, survival_at
 from survpack.prognosis import curve_at
 
-RIDGE = 1e-3  # of the calibration curve: keeps a separated resample finite, moves nothing else
+RIDGE = 1e-3  # of standardised slopes: keeps a separated resample finite, moves nothing else
+PER_SLOPE = 20  # of the dead, and of the living, that a degree of freedom of the curve takes
+SAME = 1e-6  # a spread of predictions that is none
 KNOTS = {1: (), 2: (0.1, 0.5, 0.9), 3: (0.05, 0.35, 0.65, 0.95)}  # Harrell's quantiles, by degrees of freedom
 
 
 def ici(time_days, event, predicted, horizon, *, counts=None):
     """Integrated calibration index: mean distance between predicted and observed risk at the horizon.
 
-    The observed risk is a Cox regression on a restricted cubic spline of log(−log(1 − predicted)), three degrees
-    of freedom from 30 events, two from 20, a line below. Knots stay where the sample puts them while it is
-    resampled. An absolute distance is never below 0, so small samples and their intervals lie too high.
-    Austin, Harrell, van Klaveren 2020 (doi:10.1002/sim.8570).
+    The observed risk is a smooth function of the predicted one: a restricted cubic spline of log(−log(1 − predicted)),
+    three degrees of freedom from 60 dead and 60 living, two from 40, a line below. Knots stay where the sample puts them
+    while it is resampled. An absolute distance is never below 0, so small samples and their intervals lie too high.
+    Austin, Harrell, van Klaveren 2020 (doi:10.1002/sim.8570), whose curve is of a Cox model.
 
     Parameters
     ----------
@@ -38,7 +46,7 @@ def ici(time_days, event, predicted, horizon, *, counts=None):
     Returns
     -------
     float or ndarray, shape (...,)
-        NaN without an event by the horizon, or without follow-up to it.
+        NaN where nobody is known to have had the event by the horizon, or nobody to be without it.
     """
     predicted = probabilities(predicted, "predicted risk")
     counts = counts_of(counts, len(predicted))
@@ -58,22 +66,20 @@ def observed_risk(time_days, event, predicted, horizon, *, at=None, counts=None)
     -------
     ndarray, shape (..., n) or (..., m)
     """
-    (time, event), predicted = checked(time_days, event), probabilities(predicted, "predicted risk")
-    counts = counts_of(counts, len(time))
-    freedom = int(np.clip(event.sum() // 10, 1, 3))
+    died, weights, defined = _asked(time_days, event, horizon, counts)
+    predicted = probabilities(predicted, "predicted risk")
+    alive = ~died & (np.asarray(time_days) >= horizon)
+    freedom = int(np.clip(min(died.sum(), alive.sum()) // PER_SLOPE, 1, 3))
     basis, basis_at = _spline_basis(predicted, predicted if at is None else at, freedom)
-    slopes, baseline = _cox(time, event, basis, counts, horizon)
-    risk = 1 - np.exp(-baseline[..., None] * np.exp(np.clip(slopes @ basis_at.T, -50, 50)))
-    followed = (counts * (time >= horizon)).sum(-1) > 0
-    return np.where((followed & (baseline > 0))[..., None], risk, np.nan)
+    found = cloglog(died, np.column_stack([np.ones(len(died)), basis]), weights, penalty=[0] + [RIDGE] * basis.shape[1])
+    score = found[..., :1] + found[..., 1:] @ basis_at.T
+    return np.where(defined[..., None], -np.expm1(-np.exp(np.clip(score, -50, 50))), np.nan)
 
 
 def calibration_intercept(time_days, event, predicted, horizon, *, counts=None):
     """Calibration in the large: log of the observed over the expected cumulative hazard at the horizon.
 
-    The Breslow baseline of a Cox model whose one term, log(−log(1 − predicted)), is an offset with slope 1. Above 0
-    more patients die than the model says. Crowson, Atkinson, Therneau 2016 (doi:10.1177/0962280213497434);
-    McLernon et al. 2023 (doi:10.7326/M22-0844).
+    log(−log(1 − predicted)) is an offset with slope 1. Above 0 more patients die than the model says.
 
     Parameters
     ----------
@@ -85,21 +91,17 @@ def calibration_intercept(time_days, event, predicted, horizon, *, counts=None):
     Returns
     -------
     float or ndarray, shape (...,)
-        0 is right. NaN without an event by the horizon, or without follow-up to it.
+        0 is right. NaN where nobody is known to have had the event by the horizon, or nobody to be without it.
     """
-    time, event, counts, defined = _until(time_days, event, horizon, counts)
-    predicted = probabilities(predicted, "predicted risk")
-    deaths, expected = deaths_at_risk(time, event, counts, np.exp(_loglog(predicted)))
-    hazard = np.divide(deaths, expected, out=np.zeros(deaths.shape), where=expected > 0).sum(-1)
-    return np.log(hazard, out=np.full(np.shape(hazard), np.nan), where=defined)[()]
+    died, weights, defined = _asked(time_days, event, horizon, counts)
+    x = loglog(probabilities(predicted, "predicted risk"))
+    return np.where(defined, cloglog(died, np.ones((len(x), 1)), weights, x)[..., 0], np.nan)[()]
 
 
 def calibration_slope(time_days, event, predicted, horizon, *, counts=None):
-    """Calibration slope: the coefficient of log(−log(1 − predicted)) in a Cox model of the time to the horizon.
+    """Calibration slope: the coefficient of log(−log(1 − predicted)) for the event by the horizon.
 
-    Below 1 the predictions are too extreme, as an overfitted model's are; above 1 too timid. Follow-up is cut at the
-    horizon, so later deaths have no say. Hazards are taken to be proportional, as in the sources of
-    `calibration_intercept`.
+    Below 1 the predictions are too extreme, as an overfitted model's are; above 1 too timid.
 
     Parameters
     ----------
@@ -111,14 +113,14 @@ def calibration_slope(time_days, event, predicted, horizon, *, counts=None):
     float or ndarray, shape (...,)
         1 is right. NaN where `calibration_intercept` is, and where all are predicted the same.
     """
-    time, event, counts, defined = _until(time_days, event, horizon, counts)
-    x = _loglog(probabilities(predicted, "predicted risk"))
-    if not defined.any():
-        return np.full(defined.shape, np.nan)[()]
-    spread = np.sqrt(np.clip(_mean(counts, x**2) - _mean(counts, x) ** 2, 0, None))
-    scale = x.std() or 1.0
-    slopes, _ = _cox(time, event, ((x - x.mean()) / scale)[:, None], counts, horizon)
-    return np.where(defined & (spread > 1e-6), slopes[..., 0] / scale, np.nan)[()]
+    died, weights, defined = _asked(time_days, event, horizon, counts)
+    x = loglog(probabilities(predicted, "predicted risk"))
+    known = weights > 0
+    spread = np.where(known, x, -np.inf).max(-1, initial=-np.inf) - np.where(known, x, np.inf).min(-1, initial=np.inf)
+    scale = x.std() if len(x) and x.std() > 0 else 1.0
+    basis = np.column_stack([np.ones(len(x)), (x - x.mean()) / scale if len(x) else x])
+    found = cloglog(died, basis, weights, penalty=[0, RIDGE])[..., 1] / scale
+    return np.where(defined & (spread > SAME), found, np.nan)[()]
 
 
 def d_calibration(survival, times, time_days, event, bins: int = 10) -> dict:
@@ -233,28 +235,101 @@ def deaths_at_risk(time, event, counts, weights=1.0):
     return died[..., first] - died[..., after], from_day(weights)[..., first]
 
 
-def _loglog(risk):
-    return np.log(
-        -np.log1p(-np.clip(np.asarray(risk, float), 1e-4, 1 - 1e-4))
-    )  # a sure risk has leverage, not infinity
+def known_by(time, event, horizon, counts):
+    """Who died by the horizon, and what each patient counts whose fate on it is known: 1 / G of those like him.
+
+    G is the Kaplan–Meier curve of censoring of the same patients, G(T−) for a death on day T and G(horizon−) for who
+    was seen on the horizon: deaths of a day come before its censorings. Those lost before count 0. The weights of the
+    dead over all are 1 − Kaplan–Meier, exactly. Graf et al. 1999
+    (doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5).
+
+    Parameters
+    ----------
+    time, event : ndarray, shape (n,)
+    horizon : float, days
+    counts : ndarray, shape (..., n)
+
+    Returns
+    -------
+    died : ndarray of bool, shape (n,)
+    weights : ndarray, shape (..., n)
+    """
+    lost = ~event & (time < horizon)
+    place = order_of_death(time, event)
+    gone, at_risk = deaths_at_risk(place, lost, counts)
+    left = np.cumprod(1 - np.divide(gone, at_risk, out=np.zeros(gone.shape), where=at_risk > 0), axis=-1)
+    left = np.concatenate([np.ones((*left.shape[:-1], 1)), left], axis=-1)
+    uncensored = left[..., np.searchsorted(np.unique(place[lost]), place, side="left")]
+    some = counts * ~lost
+    return event & (time <= horizon), np.divide(some, uncensored, out=np.zeros(some.shape), where=some > 0)
 
 
-def _mean(counts, values):
-    return ratio(counts @ values, counts.sum(-1))
+def cloglog(died, basis, weights, offset=0.0, penalty=0.0, start=0.0, steps=100):
+    """Coefficients of binary regressions with a complementary log-log link, one for each row of weights.
+
+    Newton's method on a concave likelihood; a step that makes a row less likely is halved. Own code because no library
+    fits hundreds of weighted copies of one small model at once.
+
+    Parameters
+    ----------
+    died : array of bool, shape (n,)
+    basis : array, shape (n, p)
+    weights : array, shape (..., n)
+    offset : float or array, shape (n,)
+    penalty : float or array, shape (p,)
+        Half of it times the square of each coefficient is taken from the likelihood.
+    start : float or array, shape (p,)
+        Coefficients from which to begin.
+
+    Returns
+    -------
+    ndarray, shape (..., p)
+        0 where nobody died or nobody lives: there the likelihood has no maximum.
+    """
+    died, basis, (size, width) = np.asarray(died, bool), np.asarray(basis, float), np.shape(basis)
+    shape, weights = weights.shape[:-1], weights.reshape(-1, size)
+    squares = (basis[:, :, None] * basis[:, None, :]).reshape(size, -1)
+    penalty = np.broadcast_to(np.asarray(penalty, float), width)
+    found, best = np.zeros((len(weights), width)), np.full(len(weights), -np.inf)
+    move = found + start
+    rows = np.flatnonzero((weights @ died > 0) & (weights @ ~died > 0))
+    for _ in range(steps):
+        tried = found[rows] + move[rows]
+        hazard = np.exp(np.clip(offset + tried @ basis.T, -50, 50))
+        gone = np.where(died, hazard, 1.0)
+        likely = np.where(died, np.log(-np.expm1(-gone)), -hazard)
+        likely = (weights[rows] * likely).sum(-1) - (penalty * tried**2).sum(-1) / 2
+        better = likely >= best[rows] - 1e-9
+        move[rows[~better]] /= 2
+        on, gone, hazard = rows[better], gone[better], hazard[better]
+        found[on], best[on] = tried[better], likely[better]
+        share = gone / np.expm1(np.minimum(gone, 500))  # of the hazard that the dead outweigh
+        slope = weights[on] * np.where(died, share, -hazard)
+        bend = weights[on] * np.where(died, share * (gone + share - 1), hazard)
+        curvature = (bend @ squares).reshape(-1, width, width) + np.diag(penalty + 1e-12)
+        step = np.linalg.solve(curvature, (slope @ basis - penalty * found[on])[..., None])[..., 0]
+        move[on] = step / np.maximum(np.abs(step).max(axis=1, initial=0, keepdims=True), 1)
+        rows = rows[np.abs(move[rows]).max(axis=1, initial=0) >= 1e-8]  # a separated resample holds up no other
+        if not len(rows):
+            break
+    return found.reshape(*shape, width)
 
 
-def _until(time_days, event, horizon, counts):
-    """Outcomes cut at the horizon, counts, and which samples have an event by it and follow-up to it."""
+def loglog(risk, least=1e-4):
+    """log(−log(1 − risk)), of a risk held `least` away from 0 and 1: a sure risk has leverage, not infinity."""
+    return np.log(-np.log1p(-np.clip(np.asarray(risk, float), least, 1 - least)))
+
+
+def _asked(time_days, event, horizon, counts):
+    """`known_by`, and which samples have somebody of either fate."""
     time, event = checked(time_days, event)
-    counts = counts_of(counts, len(time))
-    died = event & (time <= horizon)
-    defined = ((counts @ died) > 0) & ((counts @ (time >= horizon)) > 0)
-    return np.minimum(time, horizon), died, counts, np.asarray(defined)
+    died, weights = known_by(time, event, horizon, counts_of(counts, len(time)))
+    return died, weights, np.asarray((weights @ died > 0) & (weights @ ~died > 0))
 
 
 def _spline_basis(predicted, at, freedom: int):
     """Restricted cubic spline of log(−log(1 − risk)) for `predicted` and for `at`, scaled by the former."""
-    x = _loglog(predicted)
+    x = loglog(predicted)
     knots = np.quantile(x, KNOTS[freedom]) if len(x) else np.array([])
     if len(np.unique(knots)) < len(knots):
         knots = np.array([])
@@ -272,53 +347,4 @@ def _spline_basis(predicted, at, freedom: int):
     own = basis(x)
     centre, scale = own.mean(0), own.std(0)
     scale = np.where(scale > 1e-9, scale, np.inf)  # one prediction for all: the curve is Kaplan–Meier's one point
-    return (own - centre) / scale, (basis(_loglog(at)) - centre) / scale
-
-
-def _cox(time, event, basis, counts, horizon, steps=60):
-    """Slopes (..., p) and Breslow baseline hazard to the horizon (...,) of a Cox model, for each row of counts.
-
-    Newton's method; a step that makes a resample less likely is halved. Own code because no library fits hundreds of
-    weighted copies of one small model at once.
-    """
-    shape, counts = counts.shape[:-1], counts.reshape(-1, len(time))
-    days = np.unique(time[event])
-    at_risk = (time[:, None] >= days).astype(float)
-    deaths = counts @ (event[:, None] & (time[:, None] == days))
-    slopes, move = np.zeros((2, len(counts), basis.shape[1]))
-    best = np.full(len(counts), -np.inf)
-
-    def hazards(rows):
-        score = np.clip((slopes[rows] + move[rows]) @ basis.T, -50, 50)
-        hazard = counts[rows] * np.exp(score)
-        total = hazard @ at_risk
-        return score, hazard, np.where(total > 0, total, 1.0)  # nobody at risk: nobody died
-
-    rows = np.arange(len(counts))  # those that still move: a separated resample holds up no other
-    for _ in range(steps if len(days) else 0):
-        score, hazard, total = hazards(rows)
-        likely = (counts[rows] * event * score).sum(-1) - (deaths[rows] * np.log(total)).sum(-1)
-        likely -= RIDGE / 2 * ((slopes[rows] + move[rows]) ** 2).sum(-1)
-        better = likely >= best[rows] - 1e-9
-        move[rows[~better]] /= 2
-        on = rows[better]
-        slopes[on] += move[on]
-        best[on] = likely[better]
-        move[on] = _newton(slopes[on], counts[on] * event, deaths[on], hazard[better], total[better], basis, at_risk)
-        rows = rows[np.abs(move[rows]).max(axis=1, initial=0) >= 1e-8]
-        if not len(rows):
-            break
-    *_, total = hazards(slice(None))
-    baseline = (deaths / total) @ (days <= horizon)
-    return (slopes + move).reshape(*shape, basis.shape[1]), baseline.reshape(shape)
-
-
-def _newton(slopes, died, deaths, hazard, total, basis, at_risk):
-    """One step of at most 1 a slope (rows, p), from the hazards of each row's patients and their sums on each day."""
-    mean = ((hazard[:, None] * basis.T) @ at_risk / total[:, None]).swapaxes(1, 2)
-    expected = hazard * ((deaths / total) @ at_risk.T)
-    gradient = (died - expected) @ basis - RIDGE * slopes
-    curvature = np.tensordot(expected, basis[:, :, None] * basis[:, None, :], axes=1) + RIDGE * np.eye(basis.shape[1])
-    curvature = curvature - (deaths[..., None] * mean).swapaxes(1, 2) @ mean
-    move = np.linalg.solve(curvature, gradient[..., None])[..., 0]
-    return move / np.maximum(np.abs(move).max(axis=1, keepdims=True), 1)
+    return (own - centre) / scale, (basis(loglog(at)) - centre) / scale

@@ -2,17 +2,15 @@
 
 One convention for every score that is weighted for censoring:
 
-- On one day deaths come before censorings: G(t) = P(C > t) falls after the deaths of day t. A death weighs
-  1 / G of its day, a patient alive after the day t asked about 1 / G(t), one last seen on that very day nothing, as in
-  scikit-survival. G(t−) would differ only where a training patient is censored on the very day.
+- On one day deaths come before censorings. So a death on day T is seen if censoring is not before it, and weighs
+  1 / G(T−), G(t−) = P(C ≥ t); and whoever is seen on the day t asked about, last or not, and did not die by it, is alive
+  on it and weighs 1 / G(t−). This undoes censoring exactly, on however coarse a scale days are given.
+- scikit-survival and torchsurv weigh by G(T) = P(C > T), which is right only where no censoring shares its day with a
+  death: on a coarse scale it counts the dead for too much. Move censorings a moment on, and all agree.
 - G is trusted down to `LEAST_UNCENSORED`. The day on which it falls below is its reach; where it never does, as when the
-  last training patient died, the reach is the last training day. Beyond it nothing is said.
-- On the reach G is held at the last trusted value, G(t−). So where all who are left are censored on one day
-  (administrative censoring) that day is still scored, and without earlier censoring every weight is 1.
-- On the reach, and on the last day of the patients scored, nobody may be seen any later: whoever was last seen on that
-  very day was alive on it, and counts so, with 1 / G(t−).
-
-`survpack.conformal` alone weighs by G(t−) = P(C ≥ t) everywhere, because a promise is made to patients seen on the day.
+  last training patient died, the reach is the last training day. Beyond it G is held, and nothing is said.
+- So where all who are left are censored on one day (administrative censoring) that day is still scored, and without
+  earlier censoring every weight is 1.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ def censoring_reach(train_outcome) -> float:
 
 
 def uno_weights(time_days, train_outcome, tau=None) -> np.ndarray:
-    """1 / G(t)², G the Kaplan–Meier curve of censoring; 0 from `tau` on. Uno et al. 2011 (doi:10.1002/sim.4154).
+    """1 / G(t−)², G the Kaplan–Meier curve of censoring; 0 from `tau` on. Uno et al. 2011 (doi:10.1002/sim.4154).
 
     Parameters
     ----------
@@ -48,8 +46,8 @@ def uno_weights(time_days, train_outcome, tau=None) -> np.ndarray:
     return np.where(time < tau, inverse_weights(train_outcome, time) ** 2, 0.0)
 
 
-def inverse_weights(train_outcome, times, *, before: bool = False):
-    """1 / G(t), or 1 / G(t−) with `before`; held at its last trusted value."""
+def inverse_weights(train_outcome, times, *, before: bool = True):
+    """1 / G(t−), what a patient seen on day t weighs; or 1 / G(t). Held at its last trusted value."""
     days, uncensored = kaplan_meier(train_outcome, of_censoring=True)
     trusted = uncensored >= LEAST_UNCENSORED - ROUNDING
     return 1 / step(days[trusted], uncensored[trusted], times, before=before)
@@ -75,10 +73,7 @@ def alive_on(time_days, event, times, train_outcome) -> tuple[np.ndarray, np.nda
     weights : ndarray, shape (k,)
     """
     time, times = time_days[:, None], np.asarray(times, float)
-    ends = (times >= censoring_reach(train_outcome)) | (times >= time.max(initial=-np.inf))
-    alive = (time > times) | (ends & (time == times) & ~event[:, None])
-    at, before = (inverse_weights(train_outcome, times, before=before) for before in (False, True))
-    return alive, np.where(ends, before, at)
+    return (time > times) | ((time == times) & ~event[:, None]), inverse_weights(train_outcome, times)
 
 
 def kaplan_meier(outcome, of_censoring=False):

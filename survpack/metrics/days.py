@@ -55,7 +55,7 @@ def mae_hinge(time_days, event, days, *, counts=None):
 
 
 def mae_ipcw(time_days, event, days, train_outcome, *, counts=None):
-    """Mean absolute error over observed deaths, each weighted by 1 / G(t), G the censoring of the training patients.
+    """Mean absolute error over observed deaths, each weighted by 1 / G(t−), G the censoring of the training patients.
 
     A death at a time by which half would be censored stands for two. Deaths later than anyone is followed stay
     unseen: the error is that of deaths within follow-up. Weights are held from `censoring_reach` on, and divided
@@ -132,7 +132,7 @@ def r2(time_days, event, days, *, counts=None):
 
 
 def r2_ipcw(time_days, event, days, train_outcome, *, counts=None):
-    """Variance of days explained, over deaths weighted by 1 / G(t) as in `mae_ipcw`; 0 is their weighted mean day.
+    """Variance of days explained, over deaths weighted by 1 / G(t−) as in `mae_ipcw`; 0 is their weighted mean day.
 
     Returns
     -------

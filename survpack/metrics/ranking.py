@@ -42,7 +42,7 @@ def concordance(time_days, event, risk, *, case_weights=None, groups=None, count
     groups = _numbered(groups, len(time))
     case = np.flatnonzero(event & (weights > 0))
     if len(case) * len(time) > FEW_PAIRS:
-        return _in_parts(_share_by_halving, counts, _order_of_death(time, event), groups, risk, event * weights)
+        return _in_parts(_share_by_halving, counts, order_of_death(time, event), groups, risk, event * weights)
     later = (time[case, None] < time) | ((time[case, None] == time) & ~event)
     pairs = (later & (groups[case, None] == groups)) * weights[case, None]
     return _share_of_pairs(pairs, _wins(risk[case], risk), counts[..., case], counts)
@@ -167,7 +167,7 @@ def _numbered(groups, size: int):
     return np.zeros(size, int) if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
-def _order_of_death(time, event):
+def order_of_death(time, event):
     """Number of each patient such that the higher outlives the lower; deaths of one day share theirs."""
     order = np.lexsort((~event, time))
     changes = (np.diff(time[order]) > 0) | (event[order][1:] != event[order][:-1])
