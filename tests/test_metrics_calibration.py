@@ -158,6 +158,34 @@ def test_calibration_past_the_follow_up_or_without_a_death_is_nan(score):
     assert np.isnan(score(time, event, truth, 365, counts=np.zeros(60)))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("cohort", ["no event", "1 event", "2 events", "deaths on one day", "censored after a day", "equal",
+                                    "perfect order", "sure"])  # fmt: skip
+def test_degenerate_cohorts_score_a_number_or_nan_and_never_warn(cohort):
+    time, event, told = true_risk(40, 4)
+    time, order = time + 2, np.argsort(time)
+    if "event" in cohort:
+        event = np.isin(np.arange(40), order[: {"n": 0, "1": 1, "2": 2}[cohort[0]]])
+    elif cohort == "deaths on one day":
+        time, event = np.full(40, 365.0), np.ones(40, bool)
+    elif cohort == "censored after a day":
+        time, event = np.ones(40), np.zeros(40, bool)
+    else:
+        told = {"equal": np.full(40, 0.4), "perfect order": 1 / (1 + time / 365), "sure": (told > 0.5) * 1.0}[cohort]
+    counts = resamples(40, repeats=20, seed=0)
+    asked = time, event, told, 365
+    scores = calibration.calibration_intercept, calibration.calibration_slope, calibration.ici
+    found = np.array([score(*asked, counts=np.vstack([np.ones(40), counts])) for score in scores])
+    assert (np.isfinite(found) | np.isnan(found)).all()
+    defined = np.isfinite(found[:, 0]).tolist()
+    never = cohort in ("no event", "deaths on one day", "censored after a day")
+    assert defined == [not never, not never and cohort != "equal", not never]
+    curves, times = np.column_stack([1 - told / 2, 1 - told]), [180.0, 365]
+    prognosis, outcome = prognosis_of(time, event, curves, times)
+    assert len(calibration.calibration_curve(prognosis, outcome, 365)) >= 1
+    assert np.isnan(calibration.d_calibration(curves, times, time, event)["p"]) == (not event.any())
+
+
 # --- the smooth curve ---------------------------------------------------------------------------------------------
 
 
