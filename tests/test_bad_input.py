@@ -62,7 +62,8 @@ def sentence(call) -> str:
 def forecast(name: str, patients: Patients, params):
     found = build(name, params).fit(patients, label="toy fold-0").predict(patients, TIMES)
     assert found.risk.shape == found.days.shape == (len(patients.outcome),)
-    assert all(np.isfinite(part).all() for part in found) and (found.days > 0).all()
+    assert np.isfinite(found.risk).all() and np.isfinite(found.survival).all() and (found.days > 0).all()
+    assert (found.survival[np.isinf(found.days), -1] > 0.5).all()  # no day but where the curve has no median
     assert (found.survival[:, 0] == 1).all() and (np.diff(found.survival, axis=1) <= 1e-9).all()
     assert found.survival.min() >= 0
     return found
