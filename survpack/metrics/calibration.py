@@ -17,7 +17,7 @@ import pandas as pd
 
 from survpack.metrics.censoring import step
 from survpack.metrics.outcome import checked, probabilities
-from survpack.metrics.parts import counts_of, ratio
+from survpack.metrics.parts import counts_of, deaths_at_risk, ratio
 from survpack.metrics.ranking import order_of_death
 from survpack.metrics.sample import Sample, survival_at
 from survpack.prognosis import curve_at
@@ -219,20 +219,6 @@ def calibration_band(prognosis, outcome, horizon, *, size=50, **resampling) -> p
     found = bootstrap(curve, len(sample.patients), strata=folds_of(prognosis), **resampling)
     rows = [[risk, *(found[k][name] for name in ("estimate", "low", "high"))] for k, risk in enumerate(at)]
     return pd.DataFrame(rows, columns=columns, dtype=float)
-
-
-def deaths_at_risk(time, event, counts, weights=1.0):
-    """Deaths on each day with one, and the weights of those at risk on it; each of shape (..., days)."""
-    order = np.argsort(time, kind="stable")
-    days = np.unique(time[event])
-    first, after = (np.searchsorted(time[order], days, side=side) for side in ("left", "right"))
-
-    def from_day(values):  # of the patient in each place and all after him; 0 after the last
-        sums = np.cumsum((counts * values)[..., order][..., ::-1], axis=-1)[..., ::-1]
-        return np.concatenate([sums, np.zeros((*sums.shape[:-1], 1))], axis=-1)
-
-    died = from_day(event)
-    return died[..., first] - died[..., after], from_day(weights)[..., first]
 
 
 def known_by(time, event, horizon, counts):

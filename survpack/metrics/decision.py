@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from survpack.errors import BadInput
-from survpack.metrics.calibration import deaths_at_risk
 from survpack.metrics.outcome import checked, probabilities
-from survpack.metrics.parts import counts_of, ratio
+from survpack.metrics.parts import counts_of, deaths_at_risk, ratio
 from survpack.metrics.sample import Sample, survival_at
 
 THRESHOLDS = np.round(np.arange(0.05, 0.951, 0.025), 3)

@@ -26,3 +26,17 @@ def integral(values, times):
     if len(times) < 2:
         return np.full(values.shape[:-1], np.nan)[()]
     return np.trapezoid(values, times, axis=-1) / (times[-1] - times[0])
+
+
+def deaths_at_risk(time, event, counts, weights=1.0):
+    """Deaths on each day with one, and the weights of those at risk on it; each of shape (..., days)."""
+    order = np.argsort(time, kind="stable")
+    days = np.unique(time[event])
+    first, after = (np.searchsorted(time[order], days, side=side) for side in ("left", "right"))
+
+    def from_day(values):  # of the patient in each place and all after him; 0 after the last
+        sums = np.cumsum((counts * values)[..., order][..., ::-1], axis=-1)[..., ::-1]
+        return np.concatenate([sums, np.zeros((*sums.shape[:-1], 1))], axis=-1)
+
+    died = from_day(event)
+    return died[..., first] - died[..., after], from_day(weights)[..., first]

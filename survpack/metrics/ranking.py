@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from survpack.metrics.calibration import deaths_at_risk
 from survpack.metrics.censoring import alive_on, inverse_weights
 from survpack.metrics.outcome import checked, numbers
-from survpack.metrics.parts import counts_of, ratio
+from survpack.metrics.parts import counts_of, deaths_at_risk, ratio
 from survpack.metrics.sample import Sample, survival_at, valid_times
 
 FEW_PAIRS = 250_000  # pairs up to which a matrix of them is the faster way; beyond, they are counted by sorting
