@@ -60,6 +60,7 @@ def bootstrap(
     strata=None,
     inflation: float = 1.0,
     paired=None,
+    sure: bool = False,
 ) -> dict:
     """Intervals of scores by resampling patients, bias-corrected and accelerated (BCa).
 
@@ -81,6 +82,8 @@ def bootstrap(
         See `resamples`.
     inflation : float
         See `interval`.
+    sure : bool
+        See `interval`.
     paired : callable, optional
         Whether a metric, by its name, is a paired difference: these are told by `difference`, with a p.
 
@@ -94,7 +97,7 @@ def bootstrap(
     return {
         name: difference(estimate, drawn[name], confidence, inflation)
         if paired and paired(name)
-        else interval(estimate, drawn[name], confidence, left_out[name], inflation)
+        else interval(estimate, drawn[name], confidence, left_out[name], inflation, sure)
         for name, estimate in estimates.items()
     }
 
@@ -111,10 +114,12 @@ def _resampled(score, patients: int, repeats: int, seed: int, strata=None) -> tu
     )
 
 
-def interval(estimate: float, drawn, confidence: float, left_out=None, inflation: float = 1.0) -> dict:
+def interval(
+    estimate: float, drawn, confidence: float, left_out=None, inflation: float = 1.0, sure: bool = False
+) -> dict:
     """`{"estimate", "low", "high"}` of one score from its resamples, None where not defined.
 
-    No interval where all resamples agree: three deaths in perfect order are not certain to be.
+    No interval where all resamples agree: three deaths in perfect order are not certain to be. But `sure` has one.
 
     Parameters
     ----------
@@ -127,6 +132,8 @@ def interval(estimate: float, drawn, confidence: float, left_out=None, inflation
     inflation : float
         Standard errors of the truth in one of the resamples, which hold the fitted models fixed: `params.Inflation`
         for models that cross-validation fitted, 1 for a model that is given.
+    sure : bool
+        Whether the score is so sure where resamples agree: a number of each patient, averaged, and no rank.
     """
     drawn = np.asarray(drawn, float)
     defined = drawn[np.isfinite(drawn)]
@@ -139,7 +146,7 @@ def interval(estimate: float, drawn, confidence: float, left_out=None, inflation
             moved = bias + reach
             tails = norm.cdf(bias + moved / (1 - acceleration * moved))
         low, high = np.quantile(defined, tails)
-    if not high - low > 1e-12:  # equal but for rounding
+    if not sure and not high - low > 1e-12:  # equal but for rounding
         low = high = math.nan
     return {"estimate": _finite(estimate), "low": _finite(low), "high": _finite(high)}
 

@@ -22,6 +22,7 @@ from survpack import adapters, few, figures, inference, metrics, outside, paths,
 from survpack.cohort import Cohort
 from survpack.metrics.day import CALLED
 from survpack.metrics.outcome import table_of
+from survpack.numbers import known
 from survpack.outside import Outside, refuse
 from survpack.prognosis import Prognosis
 from survpack.render import by_pandoc
@@ -123,7 +124,7 @@ def report(
     backwards = [
         f"{sides[name].heading}: the risk ranks backwards; check that higher is worse."
         for name, one in found.items()
-        if one["harrell_c"]["high"] is not None and one["harrell_c"]["high"] < 0.5
+        if one["harrell_c"]["estimate"] == 0 or (known(one["harrell_c"]["high"]) and one["harrell_c"]["high"] < 0.5)
     ]
     least = study.params.scores.small_cell
     small = [_few(side, least) for side in sides.values() if not few.enough(side.known["event"], least)]
@@ -249,7 +250,10 @@ def _reading(study: Study, theirs: Prognosis, as_ours: Prognosis, test: bool) ->
 def _scored(study: Study, theirs: Outside, side: Side) -> dict:
     """`{metric: interval}` of what the columns allow, as the study scores its own."""
     score = partial(metrics.scores, side.prognosis, side.known, side.trained, theirs.horizon, metrics=theirs.metrics)
-    return inference.of_patients(lambda counts: score(counts=counts), side.prognosis, study.params.scores, fitted=False)
+    crossed = side.prognosis.table["split"].eq("cv").all()  # as asked, in the study's folds: these taught it in turn
+    return inference.of_patients(
+        lambda counts: score(counts=counts), side.prognosis, study.params.scores, fitted=crossed
+    )
 
 
 def _few(side: Side, least) -> str:

@@ -239,7 +239,7 @@ def test_agreement_with_a_hazard_is_scipys_and_knows_a_model_that_is_the_oracle(
         )
 
     best = compared(study, said(planted["linear_predictor"], np.arange(90) % 3))
-    assert best.scores["recovered"]["estimate"] == 1 == best.scores["recovered"]["low"]
+    assert best.scores["recovered"] == {"estimate": 1, "low": None, "high": None}  # in every resample
     assert_allclose(best.agreement["estimate"], best.agreement["oracle"])
     assert list(best.agreement["part"]) == ["all", "clinical", "volume", "oedema", "rim", "image"]
 

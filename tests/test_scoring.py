@@ -438,7 +438,7 @@ def test_ours_stand_beside_theirs_on_the_patients_both_predict_and_are_adjusted_
     told = scored(file("risk", change=lambda table: table[::2]))["beside"]
     assert len(told) == 2 and all(line.startswith("Theirs minus ") for line in told)
     Prognosis(ours.table, ours.times).save(study.paths.predictions("age"))
-    assert "0.00 (0.00 to 0.00): not shown" in scored(file("risk"))["beside"][0]
+    assert "0.00 (no interval): not shown" in scored(file("risk"))["beside"][0]
 
 
 # --- the test set
@@ -736,7 +736,7 @@ def test_a_file_of_few_patients_is_scored_as_asked_with_a_warning(file):
     found = scored(file("risk", change=lambda table: table.head(9)), folds=False)
     assert found["scores"]["everyone"]["harrell_c"]["estimate"] is not None
     (told,) = [note for note in found["notes"] if "scored because it was asked" in note]
-    assert "not scored: 9 patients, " in told and "at least 10 patients and 5 events are needed" in told
+    assert "not scored: 9 patients, " in told and "at least 10 patients and 10 events are needed" in told
     assert not any("because it was asked" in note for note in scored(file("risk"), folds=False)["notes"])
 
 

@@ -291,7 +291,7 @@ def intervals(each: dict[str, pd.DataFrame], *, repeats: int, confidence: float,
     for method, frame in each.items():
         shown, columns = float(frame["shown"].mean()), frame.drop(columns="shown")
         kind = frame.attrs.get("kind", "method")
-        found = bootstrap(_means(columns), len(frame), repeats=repeats, confidence=confidence, seed=seed)
+        found = bootstrap(_means(columns), len(frame), repeats=repeats, confidence=confidence, seed=seed, sure=True)
         flat = {f"{name}{end}": one[key] for name, one in found.items() for end, key in _ENDS.items()}
         having = columns.rename(columns={"risk": "effect"}).count()
         flat |= {f"{name}_n": having[name] for name in found}

@@ -103,7 +103,7 @@ def decision_curve(prognoses: dict, outcome, horizon, *, thresholds=THRESHOLDS, 
     for model in samples:
         found = bootstrap(
             lambda counts, model=model: of(model, counts),
-            len(patients), strata=strata, **resampling,
+            len(patients), strata=strata, sure=True, **resampling,
         )  # fmt: skip
         rows += [(model, at, *(found[at][key] for key in ("estimate", "low", "high"))) for at in thresholds]
     rows += [(TREAT_NONE, at, 0.0, 0.0, 0.0) for at in thresholds]
