@@ -10,7 +10,7 @@ import pandas as pd
 
 from survpack import few, inference
 from survpack.designs import BY_SITE, REPEATED
-from survpack.inference import bootstrap, corrected_resampled_test, holm, spreads
+from survpack.inference import bootstrap, corrected_resampled_test, family, spreads
 from survpack.metrics import scores
 from survpack.numbers import interval_text
 from survpack.prognosis import Prognosis
@@ -95,8 +95,7 @@ def against_reference(folds: pd.DataFrame, confidence: float = 0.95, inflation: 
                 difference.to_numpy(), n_train, n_test, confidence=confidence, inflation=inflation
             )
             found[model] = {"model": model, "folds": len(difference), **tested}
-    adjusted = holm({model: row["p"] for model, row in found.items()}) if found else {}
-    table = pd.DataFrame([row | {"p_adjusted": adjusted.get(model)} for model, row in found.items()])
+    table = pd.DataFrame(list(family(found).values()))
     return table.reindex(columns=["model", "folds", *ENDS, "p", "p_adjusted"])
 
 

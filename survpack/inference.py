@@ -287,8 +287,8 @@ def least_shown(found: dict, confidence: float, power: float = 0.8) -> float | N
 
 
 def holm(p_values: dict) -> dict:
-    """P values adjusted for their number (Holm 1979, Scand J Stat 6:65); None stays None and is not counted."""
-    names = sorted((name for name, p in p_values.items() if p is not None), key=lambda name: p_values[name])
+    """P values adjusted for their number (Holm 1979, Scand J Stat 6:65); what is not known is None and not counted."""
+    names = sorted((name for name, p in p_values.items() if known(p)), key=lambda name: p_values[name])
     times = np.arange(len(names), 0, -1) * np.array([p_values[name] for name in names])
     adjusted = dict(zip(names, np.minimum(np.maximum.accumulate(times), 1).tolist(), strict=True))
     return {name: adjusted.get(name) for name in p_values}

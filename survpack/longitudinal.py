@@ -341,7 +341,7 @@ def scores_text(scores: pd.DataFrame, against: str = BASELINE, confidence: float
     """
     rows, pooled = [], scores[scores["landmark_days"] == POOLED].set_index("model")
     ahead = family({
-        model: {key: _defined(row[name]) for key, name in DIFFERENCE.items()} for model, row in pooled.iterrows()
+        model: {key: row[name] for key, name in DIFFERENCE.items()} for model, row in pooled.iterrows()
     })  # fmt: skip
     for model, own in scores.groupby("model", sort=False):
         told = {"Model": model_name(str(model))}

@@ -145,7 +145,12 @@ def _scored(counted: dict, inside, score, counts: dict, told: dict, apart: bool)
     rows = []
     for metric in METRICS:
         parts = [own[name][metric] for name in counts]
-        row = {**counted, "metric": metric, "scored": True, **_interval(*parts, **told)}
+        row = {
+            **counted,
+            "metric": metric,
+            "scored": True,
+            **interval(own["sample"][metric], own["drawn"][metric], left_out=own["left_out"][metric], **told),
+        }
         if apart and known(row["low"]):
             estimate, drawn, _ = (part - others[name][metric] for name, part in zip(counts, parts, strict=True))
             found = difference(estimate, drawn, **told)
@@ -153,10 +158,6 @@ def _scored(counted: dict, inside, score, counts: dict, told: dict, apart: bool)
             row["p"] = found["p"]
         rows.append(row)
     return rows
-
-
-def _interval(estimate, drawn, left_out, **told) -> dict:
-    return interval(estimate, drawn, left_out=left_out, **told)
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:

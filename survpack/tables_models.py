@@ -141,7 +141,7 @@ def missing_modalities(risks: pd.DataFrame, outcome: pd.DataFrame, choice: Score
 def missing_modalities_text(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """`missing_modalities` as the report prints it: its differences are one family, those shown have an asterisk."""
     ahead = family({
-        at: {key: one[name] if known(one[name]) else None for key, name in DIFFERENCE.items()}
+        at: {key: one[name] for key, name in DIFFERENCE.items()}
         for at, one in enumerate(table.to_dict("records"))
     })  # fmt: skip
     names = [name for name in dict.fromkeys(table["without"]) if name and "+" not in name]

@@ -21,7 +21,7 @@ from survpack.inference import bootstrap, family, shown
 from survpack.metrics import concordance
 from survpack.models import build, prepare_table
 from survpack.networks import HybridNet
-from survpack.numbers import interval_text, known
+from survpack.numbers import interval_text
 from survpack.objectives import Cox
 from survpack.parallel import in_parallel
 from survpack.params import Training
@@ -273,7 +273,7 @@ def reading(scores: pd.DataFrame, confidence: float = 0.95) -> str:
     compared = scores[~scores["way"].isin(["scratch", "chart"])].to_dict("records")
     ends = ENDS | {"p": "_p"}
     ahead = family({
-        at: {end: row[f"minus_scratch{name}"] if known(row[f"minus_scratch{name}"]) else None for end, name in ends.items()}
+        at: {end: row[f"minus_scratch{name}"] for end, name in ends.items()}
         for at, row in enumerate(compared)
     })  # fmt: skip
     told = {at: difference for at, difference in ahead.items() if shown(difference, confidence)}

@@ -10,13 +10,13 @@ import shutil
 from types import SimpleNamespace
 
 import joblib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from notebook_code import run
 from sksurv.nonparametric import kaplan_meier_estimator
 
 from survpack import (
@@ -53,10 +53,10 @@ class Page:
     def __init__(self, root, patients: int, test: tuple[int, int], deaths: int):
         self.study = _studied(root, patients, test, deaths)
         with joblib.parallel_config(backend="sequential"):
-            _run("02-biomarkers")
+            run("02-biomarkers")
             for model in MODELS:
                 fit_all(self.study, model)
-            self.shown = [one for stage in STAGES for one in _run(stage)]
+            self.shown = [one for stage in STAGES for one in run(stage, _told)]
         html = BeautifulSoup(render.render(["toy"]).read_text(encoding="utf-8"), "html.parser")
         self.tables = html.find_all("table")
         self.text = re.sub(r"\s+", " ", html.body.get_text())
@@ -103,19 +103,6 @@ def _studied(root, patients: int, test: tuple[int, int], deaths: int) -> Study:
     made.save_json(made.paths.facts("cohort"), told | {"duplicates": 0})
     tables.save(tables.characteristics(cohort, splits), made.paths.tables("cohort"), "characteristics")
     return Study.open("toy")
-
-
-def _run(stage: str) -> list:
-    """The notebook's code in this process; gives what it printed and displayed, figures by their words."""
-    cells = json.loads((paths.NOTEBOOKS / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
-    said: list = []
-    known = {"display": lambda *shown: said.extend(map(_told, shown)), "print": lambda *told: said.extend(told)}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]).replace("%matplotlib inline", ""), known)
-            known["cohort"] = "toy"
-    plt.close("all")
-    return said
 
 
 def _told(shown):

@@ -3,10 +3,10 @@
 import json
 
 import joblib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from notebook_code import run
 
 from survpack import paths, study
 from survpack.biomarkers import Biomarkers
@@ -40,19 +40,6 @@ def unseen(tmp_path, monkeypatch, params) -> Study:
     make_splits(table, folds=2, test_fraction=0.2, seed=1).to_parquet(made.paths.cohort / "splits.parquet")
     made.save_json(made.paths.facts("cohort"), {"visits": {}})
     return Study.open("toy")
-
-
-def run(stage: str) -> list:
-    """The notebook's code, cell by cell in this process; gives what it printed and displayed."""
-    cells = json.loads((paths.NOTEBOOKS / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
-    said: list = []
-    known = {"display": lambda *shown: said.extend(shown), "print": lambda *told: said.extend(told)}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]).replace("%matplotlib inline", ""), known)
-            known["cohort"] = "toy"
-    plt.close("all")
-    return said
 
 
 def test_nothing_is_measured_fitted_on_images_or_explained_and_each_says_so_in_a_sentence(unseen):
