@@ -65,7 +65,7 @@ def device() -> torch.device:
 def seed_everything(seed: int) -> None:
     """Make initial weights, dropout and kernels repeatable on one machine."""
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which loads the compiler first
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
     torch.backends.cudnn.benchmark = False
 

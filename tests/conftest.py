@@ -26,8 +26,10 @@ os.environ["SURVPACK_JOBS"] = "1"  # another process would not know what a test 
 
 
 def pytest_collection_modifyitems(items):
-    """The slow ones first: the whole study would else be alone at the end, on one of two workers."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The slow ones first, the slowest of all before them: it would else be alone at the end, on one of two workers."""
+    slow = [item.get_closest_marker("slow") for item in items]
+    rank = {item: (mark is None, not (mark and mark.args)) for item, mark in zip(items, slow, strict=True)}
+    items.sort(key=rank.get)
 
 
 DICTIONARY = {
