@@ -21,7 +21,7 @@ test: $(READY)  ## lint and tests   (SURVPACK_DATA=folder for those on real pati
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab notebooks
+	@eval "env $$($(BIN)/python -m survpack.machine) $(BIN)/jupyter lab notebooks"
 
 lint: $(READY)  ## format and lint
 	@$(BIN)/ruff format survpack tests benchmarks && $(BIN)/ruff check --fix survpack tests benchmarks

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from survpack import machine
 from survpack.processes import end_with_owner
 
 
@@ -216,4 +217,5 @@ def _fetch(given) -> None:
 
 
 if __name__ == "__main__":
+    machine.hold()
     sys.exit(main())

@@ -42,7 +42,6 @@ def run_notebook(name: str, cohort: str, model: str | None = None) -> Path:
     BadInput
         As raised inside the notebook, or for a fault that is not the notebook's: the sentence, without the traceback.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: two threads take thrice as long as one
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.exists():
         raise BadInput(

@@ -21,8 +21,7 @@ from survpack.phantom import mets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-FEW = ["age", "clinical-cox", "texture-coxnet", "hybrid-efficientnet-mse", "hybrid-gated-cox", "late-fusion",
-       "control-noise-voxels"]  # fmt: skip
+FEW = ["clinical-cox", "texture-coxnet", "hybrid-gated-cox", "late-fusion", "control-noise-voxels"]
 TIMED = (
     "evaluation/models.",
     "/curves.csv",
@@ -259,9 +258,7 @@ def test_the_whole_study_runs_from_an_empty_folder_and_again_without_changing_a_
     listed = re.sub(
         r"hybrid-additive-cox(?=\]? +# (networks that|a network$))", "hybrid-gated-cox", listed, flags=re.MULTILINE
     )
-    listed = re.sub(
-        r"(?<=\nexplain:\n  model: )\S+", "hybrid-gated-cox", listed
-    )  # the large encoder costs a minute more
+    listed = re.sub(r"(?<=\nexplain:\n  model: )\S+", "hybrid-gated-cox", listed)
     listed = re.sub(r"(?<=\n  beside: )\[.*?\]", "[]", listed)
     listed = listed.replace("\nprofile: default ", "\nprofile: smoke ")  # what `report` is asked for, and `dvc` is not
     choices.write_text(listed)  # a stage a model: all of them would take CI's twenty minutes
