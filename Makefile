@@ -18,7 +18,7 @@ report: $(READY)  ## the study, to reports/paper.html   (this run only: COHORTS=
 
 test: $(READY)  ## lint and tests   (SURVPACK_DATA=folder for those on real patients)
 	@$(BIN)/ruff check survpack tests benchmarks && $(BIN)/ruff format --check survpack tests benchmarks
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@eval "env $$($(BIN)/python -m survpack.machine) $(BIN)/jupyter lab notebooks"

@@ -40,7 +40,7 @@ SETTINGS = {
     "three threads": OWN | {name: "3" for name in ONE_THREAD},
     "held": {},
     "held, kernels of before 2011 asked for": OLD,
-    "held, one thread asked for": ONE_THREAD,
+    "held, three threads asked for": {name: "3" for name in ONE_THREAD},
 }
 MODELS = ["clinical-cox", "radiomics-coxnet", "clinical-radiomics-rsf", "hybrid-compact-cox", "hybrid-additive-cox"]
 

@@ -131,7 +131,7 @@ def cross_validated(model: str, patients: Patients, choices: params.Params, repe
 def one_cohort(setting: Setting, model: str, seed, repeats: int, resamples: int) -> dict:
     """A row: every interval and test of one cohort."""
     warnings.simplefilter("ignore")
-    choices = params.load("smoke") if model == "hybrid" else params.load()
+    choices = params.load()
     chosen = choices.scores.model_copy(update={"bootstrap": resamples})
     choices = choices.model_copy(update={"classical": choices.classical.model_copy(update=FEW), "scores": chosen})
     both = drawn(setting, setting.patients, model, seed)

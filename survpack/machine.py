@@ -22,8 +22,8 @@ HELD = {
     "MKL_CBWR": "AVX2",  # its matrix products; no more than a request on other makers' processors
     "OPENBLAS_CORETYPE": "Haswell",  # products and decompositions of NumPy and SciPy
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # loops of NumPy
-    "OMP_NUM_THREADS": "2",  # sums are split by threads, however many cores there are
-    "MKL_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",  # sums are split by threads; and two that wait for a busy core cost six times one thread
+    "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
 

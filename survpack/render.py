@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pandas as pd
 import yaml
 
-from survpack import __version__, params, paths, realism
+from survpack import __version__, params, paths, realism, self_audit
 from survpack.errors import BadInput
 from survpack.numbers import DIGITS, amount, interval_text, known
 from survpack.paths import CohortPaths, written_whole
@@ -592,32 +592,8 @@ def write_sections(cohorts: list[str], found: dict) -> None:
         (part / "all.qmd").write_text("\n".join(includes), encoding="utf-8")
         summaries = (section("_summary.qmd", cohort, found) for cohort in cohorts)
         (part / "summary.qmd").write_text("\n".join(summaries), encoding="utf-8")
-        (part / "type-one.qmd").write_text(_type_one(), encoding="utf-8")
-
-
-def _type_one() -> str:
-    """How often a test at 5 % rejects what is so, or a 95 % interval misses, in the simulation of benchmarks/type_one.py."""
-    from survpack import tables
-
-    file = paths.METRICS / "type-one.json"
-    if not file.exists():
-        return "How often such tests err was not simulated for this page.\n"
-    rows: dict[str, dict] = {}
-    for name, models in json.loads(file.read_text(encoding="utf-8")).items():
-        test, _, how = name.rpartition(", ")
-        how, _, about = how.partition(" (")
-        shares = [100 * one["found"] for sizes in models.values() for one in sizes.values()]
-        told = rows.setdefault(f"{test} ({about}", {"Test or interval": f"{test} ({about}", "Nominal": "5 %"})
-        told[_capital(how)] = f"{min(shares):.1f} to {max(shares):.1f} %"
-        told["Models and sizes"] = str(len(shares))
-    caption = (
-        "**How easily we would say too much.** Cohorts drawn from a known population, the study's own models fitted anew on "
-        "each: the share of cohorts in which a test rejects what is so or an interval misses it, from the least to the most "
-        "over models and numbers of patients; `reports/metrics/type-one.json` has each with its interval."
-    )
-    table = tables.pipe_table(pd.DataFrame(list(rows.values())).fillna("–"))
-    told = "@tbl-type-one counts, on other draws, how often such tests err."
-    return f"{told}\n\n::: {{#tbl-type-one}}\n\n{table}\n\n{caption}\n\n:::\n"
+        for name, told in {"type-one": self_audit.type_one, "machines": self_audit.machines}.items():
+            (part / f"{name}.qmd").write_text(told(), encoding="utf-8")
 
 
 def section(template: str, cohort: str, found: dict) -> str:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from papermill import PapermillExecutionError
 
-from survpack import paths, pipeline
+from survpack import machine, paths, pipeline
 from survpack.errors import BadInput
 from survpack.phantom import mets
 
@@ -163,7 +163,7 @@ class Copy:
         git(root, "init", "--quiet")
 
     def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        environment = {**os.environ, "PYTHONPATH": str(self.root), machine.KERNELS: "own"}  # threads as the suite has
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         for name in ("SURVPACK_ROOT", "SURVPACK_DATA", pipeline.TOLD):
             environment.pop(name, None)
