@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 
@@ -15,10 +16,9 @@ def type_one() -> str:
         return "How often such tests err was not simulated for this page.\n"
     rows: dict[str, dict] = {}
     for name, models in found.items():
-        test, _, how = name.rpartition(", ")
-        how, _, about = how.partition(" (")
+        test, how, about = re.fullmatch(r"(.+), ([^,(]+) \((.+)\)", name).groups()
         shares = [100 * one["found"] for sizes in models.values() for one in sizes.values()]
-        told = rows.setdefault(f"{test} ({about}", {"Test or interval": f"{test} ({about}", "Nominal": "5 %"})
+        told = rows.setdefault(f"{test} ({about})", {"Test or interval": f"{test} ({about})", "Nominal": "5 %"})
         told[how[0].upper() + how[1:]] = f"{min(shares):.1f} to {max(shares):.1f} %"
         told["Models and sizes"] = str(len(shares))
     return _table(
