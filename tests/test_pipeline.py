@@ -162,7 +162,7 @@ class Copy:
                 shutil.copy(source, root / name)
         git(root, "init", "--quiet")
 
-    def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess:
+    def run(self, *command: str, timeout: float = 3600) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(self.root), machine.KERNELS: "own"}  # threads as the suite has
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         for name in ("SURVPACK_ROOT", "SURVPACK_DATA", pipeline.TOLD):
