@@ -52,4 +52,4 @@ def _has_avx2() -> bool:
 
 
 if __name__ == "__main__":
-    print(" ".join(f"{name}='{value}'" for name, value in hold({}).items()))
+    print(" ".join(f"{name}='{value}'" for name, value in hold(dict(os.environ)).items()))

@@ -49,3 +49,13 @@ def test_nothing_is_held_where_the_user_or_the_processor_cannot(monkeypatch):
     assert machine.hold(environment) == {} and environment["OMP_NUM_THREADS"] == "7"
     monkeypatch.setattr(machine, "_has_avx2", lambda: True)
     assert machine.hold(environment) == machine.HELD and environment["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.skipif(not machine.hold({}), reason="no x86 processor with AVX2 under Linux: nothing is held here")
+@pytest.mark.parametrize("asked", ["", "own"])
+def test_what_jupyterlab_is_started_with_follows_the_user(asked):
+    command = [sys.executable, "-m", "survpack.machine"]
+    done = subprocess.run(
+        command, env=os.environ | {machine.KERNELS: asked}, capture_output=True, text=True, check=True
+    )
+    assert ("ATEN_CPU_CAPABILITY='avx2'" in done.stdout) == (asked != "own")
