@@ -2,8 +2,8 @@
 
 PyTorch, oneDNN, MKL, OpenBLAS and NumPy each choose their kernels by what the processor can do and by how many threads there
 are, and kernels round differently: a network trained with AVX-512 is another network than one trained without, from its
-initial weights on, for PyTorch's random numbers are vectorised as well. The study holds them all at AVX2 with FMA, which every
-x86 processor since 2015 has. What `benchmarks.machines` found without and with it is in `reports/metrics/machines.json`.
+initial weights on, for PyTorch's random numbers are vectorised as well. The study holds them all at AVX2 with FMA, which nearly
+every x86 processor since 2015 has. `benchmarks.machines` measures what moves without it, into `reports/metrics/machines.json`.
 
 `python -m survpack.machine` prints the settings, for what does not start by `python -m survpack` (`make lab`).
 """

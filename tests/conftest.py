@@ -27,9 +27,12 @@ os.environ["SURVPACK_JOBS"] = "1"  # another process would not know what a test 
 
 def pytest_collection_modifyitems(items):
     """The slow ones first, the slowest of all before them: it would else be alone at the end, on one of two workers."""
-    slow = [item.get_closest_marker("slow") for item in items]
-    rank = {item: (mark is None, not (mark and mark.args)) for item, mark in zip(items, slow, strict=True)}
-    items.sort(key=rank.get)
+
+    def rank(item) -> tuple[bool, bool]:
+        mark = item.get_closest_marker("slow")
+        return mark is None, not (mark and mark.args)
+
+    items.sort(key=rank)
 
 
 DICTIONARY = {

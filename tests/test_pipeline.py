@@ -21,7 +21,8 @@ from survpack.phantom import mets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-FEW = ["clinical-cox", "texture-coxnet", "hybrid-gated-cox", "late-fusion", "control-noise-voxels"]
+FEW = ["age", "clinical-cox", "texture-coxnet", "hybrid-efficientnet-mse", "hybrid-gated-cox", "late-fusion",
+       "control-noise-voxels"]  # fmt: skip
 TIMED = (
     "evaluation/models.",
     "/curves.csv",
@@ -281,7 +282,7 @@ def test_the_whole_study_runs_from_an_empty_folder_and_again_without_changing_a_
     same(copy.written(), first)
 
     # made anew, not only left alone: the predictions of one network, the scores, the page
-    stages = ["train@mets-hybrid-gated-cox", "evaluate@mets", "paper"]
+    stages = ["train@mets-hybrid-gated-cox", "train@mets-late-fusion", "evaluate@mets", "paper"]
     forced = copy.run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", *stages)
     assert forced.returncode == 0, forced.stderr[-3000:]
     assert forced.stdout.count("Running stage") == len(stages)
